@@ -1,0 +1,551 @@
+/* SPDX-License-Identifier: GPL-2.0 WITH Linux-syscall-note OR MIT */
+/*
+ * paste - packet buffers that belong to the application
+ *
+ * This header is the whole contract between the module and user space.
+ *
+ * Objects
+ * =======
+ *
+ *   open("/dev/paste")
+ *        |
+ *     context ------- pool: n chunks of 4096 or 2048 bytes
+ *        |              [ header | rx chunks ............. | tx chunks .... ]
+ *        |                         \_ slice _/ \_ slice _/
+ *        |                              |           |
+ *        +-- PASTE_IOC_QUEUE -------> queue       queue       an fd each
+ *                                       |           |
+ *              PASTE_IOC_NIC_BIND  (NIC, RX queue)  |         at most one each
+ *                                       |           |
+ *              PASTE_IOC_ATTACH     connections  connections  TCP sockets
+ *
+ * A context is one open of the device. It owns one pool; it lives until its
+ * own fd, the fds of its queues and all mappings of them are gone. A queue has
+ * four rings, one slice of the pool's rx chunks and any number of connections.
+ * A connection is a TCP socket of the caller, named by a u32 handle.
+ *
+ * All ioctls but PASTE_IOC_INFO, PASTE_IOC_STATS and PASTE_IOC_SYNC are set-up
+ * calls. They work only in the address space that opened the context (EPERM
+ * elsewhere, e.g. in the child after fork, which also has no mappings).
+ *
+ * Chunks
+ * ======
+ *
+ * Chunk i is at byte i * chunk_size of the pool, for ever. Chunk 0 is the
+ * pool's header (struct paste_pool_header), never received into, never sent.
+ * Chunks [first_rx, first_rx + n_rx) are rx chunks: NICs and the module's copy
+ * path write them. Chunks [first_tx, first_tx + n_tx) are tx chunks: only the
+ * application writes them. With 2048-byte chunks the second half of the
+ * header's page is unused, so that both parts start on a page.
+ *
+ * Each rx chunk has three counts:
+ *
+ *   app    how often the application holds it. 1 at the start. An rx entry
+ *          adds one (a chunk with two pieces of stream in it is delivered
+ *          twice), a fill entry takes one away.
+ *   tx     sends from it that have not completed. A tx entry adds one, its
+ *          completion takes it away.
+ *   stack  packets in the kernel or the NIC that still refer to it. The
+ *          application cannot see it and need not.
+ *
+ * The module writes to a chunk again only when all three are 0. So the life of
+ * a chunk is:
+ *
+ *      app = 1  --fill-->  free  --lent to the NIC-->  packet in it
+ *         ^                                                 |
+ *         |                                         TCP puts it in order
+ *         |                                                 |
+ *         +------------- rx entry: app += 1 <---------------+
+ *
+ * All rx chunks start with app = 1: fill them, and the module may use them.
+ * After a reboot on a persistent pool, fill those that no log names. What is
+ * to be kept is kept by not filling it.
+ *
+ * rx chunks of a kernel-page pool are mapped read-only (a writable receive
+ * buffer would be a way to forge packets); see PASTE_POOL_RX_WRITABLE.
+ *
+ * Rings
+ * =====
+ *
+ *   ring   producer     consumer     entry
+ *   rx     module       application  struct paste_rx    data and ends of streams
+ *   fill   application  module       __u32              chunks given back
+ *   tx     application  module       struct paste_tx    data to send
+ *   comp   module       application  struct paste_comp  sends that are over
+ *
+ * All are single-producer single-consumer with free-running __u32 indices
+ * (entry i is at i & (entries - 1)); a producer stores its index with release
+ * order after the entries, a consumer loads it with acquire order before them.
+ * PASTE_IOC_QUEUE tells where everything is. What the module writes (rx and
+ * comp with their producer indices, the consumer indices of fill and tx, the
+ * flags word) is in one mapping, which is read-only; what the application
+ * writes is in the other. An index that the application moves too far
+ * (consumed more than there was, more entries than the ring has) kills the
+ * queue: EIO from then on, and nothing else is harmed.
+ *
+ * One thread at a time may use a queue.
+ *
+ * Errors
+ * ======
+ *
+ * The same meaning everywhere:
+ *
+ *   ENOTTY      no such ioctl on this fd
+ *   EFAULT      a pointer is bad
+ *   E2BIG       the struct is longer than this module knows, and its unknown
+ *               tail is not zero
+ *   EINVAL      a size that is too short, a reserved field that is not zero, a
+ *               value out of range; in a completion: chunk, offset or length
+ *   EOPNOTSUPP  a flag or a kind of object that this module or this device
+ *               does not support
+ *   EPERM       a capability is missing, or not the context's address space;
+ *               in a completion: a chunk that the application does not hold
+ *   EACCES      a mapping with more rights than are given
+ *   ENOENT      no such connection, queue or id
+ *   EXDEV       a connection of another queue
+ *   EBADF       not an open file descriptor
+ *   ENOTSOCK, EPROTONOSUPPORT  not a socket, not a TCP socket
+ *   ENOTCONN    a TCP socket that is not connected
+ *   EEXIST      the context has a pool already, the socket is attached already
+ *               or belongs to somebody else (kTLS, sockmap, MPTCP, ...)
+ *   EBUSY       another thread is in PASTE_IOC_SYNC of this queue, the NIC
+ *               queue or this queue is bound already, the NIC's settings do
+ *               not allow it
+ *   ENODEV      no such NIC, or no such RX queue on it
+ *   ENXIO       a queue is wanted before there is a pool, or there is no
+ *               binding to undo
+ *   ENOSPC      too many queues or connections, no chunks left for a slice
+ *   ENOMEM      no memory, or RLIMIT_MEMLOCK
+ *   EINTR       a signal came while waiting
+ *   EIO         the queue is dead (ring corruption)
+ *   ECANCELED   in a completion: an earlier send failed, or the connection was
+ *               detached or closed, before this one was sent
+ *   EPIPE, ECONNRESET, ETIMEDOUT, ...  in a completion or an rx entry: TCP's
+ *
+ * A failed call changes nothing. Set-up calls also write a sentence that says
+ * which field is wrong and why to the buffer named by the member text.
+ *
+ * Growing
+ * =======
+ *
+ * Every struct starts with its size, as the caller knows it; members are only
+ * appended and zero means what was before. The module reads and writes at most
+ * that many bytes. Bytes that it does not know must be zero (E2BIG). ioctl
+ * numbers do not contain the size and never change.
+ */
+#ifndef _UAPI_LINUX_PASTE_H
+#define _UAPI_LINUX_PASTE_H
+
+#include <linux/types.h>
+#include <linux/ioctl.h>
+
+/* Bytes that the buffer behind a struct's member text must have. */
+#define PASTE_TEXT_MAX		128
+
+/* ------------------------------------------------------------------------- */
+
+/* Features, in struct paste_ioc_info. Test these, not the version. */
+#define PASTE_FEAT_PLAIN	(1ULL << 0)	/* connections without a NIC binding */
+#define PASTE_FEAT_HOOKED	(1ULL << 1)	/* NIC bindings with zero copy */
+
+/* Objects that the module counts, for made[] and gone[] of struct paste_ioc_info. */
+#define PASTE_OBJ_CONTEXT	0
+#define PASTE_OBJ_POOL_PAGE	1	/* pages in pools */
+#define PASTE_OBJ_QUEUE		2
+#define PASTE_OBJ_NIC		3	/* NIC bindings */
+#define PASTE_OBJ_NIC_PAGE	4	/* pages pinned for a NIC's DMA */
+#define PASTE_OBJ_CONN		5	/* attached connections */
+#define PASTE_OBJ_SEND		6	/* sends from acceptance to completion */
+#define PASTE_OBJ_FLOW		7	/* entries of the table of attached flows */
+#define PASTE_OBJ_MAX		8
+
+/*
+ * PASTE_IOC_INFO, on a context's fd: what this module is and can do. made[] and
+ * gone[] count objects of all contexts since the module was loaded; made equals
+ * gone when nobody uses it.
+ */
+struct paste_ioc_info {
+	__u32 size;		/* (in) sizeof(struct paste_ioc_info) */
+	__u32 flags;		/* (in) 0 */
+	__u64 features;		/* (out) PASTE_FEAT_* */
+	__u32 max_chunks;	/* (out) chunks in a pool */
+	__u32 max_queues;	/* (out) queues of a context */
+	__u32 max_conns;	/* (out) connections of a context */
+	__u32 max_entries;	/* (out) entries of a ring */
+	__u32 tx_copy_max;	/* (out) sends of at most so many bytes are copied, not referred to */
+	__u32 resv;		/* (in) 0 */
+	__u8  version[32];	/* (out) for people, zero-terminated */
+	__u64 made[PASTE_OBJ_MAX];	/* (out) objects created, by PASTE_OBJ_* */
+	__u64 gone[PASTE_OBJ_MAX];	/* (out) objects destroyed */
+};
+
+#define PASTE_INFO_SIZE_VER0	200
+
+/* ------------------------------------------------------------------------- */
+
+/*
+ * Map rx chunks of a kernel-page pool writable. Needs CAP_NET_ADMIN: whoever
+ * can write to the receive buffers of a NIC queue can change packets of others
+ * on that queue before the kernel reads them.
+ */
+#define PASTE_POOL_RX_WRITABLE	(1U << 0)
+
+/*
+ * PASTE_IOC_POOL, on a context's fd, once: make the pool.
+ *
+ * The memory is the kernel's (fd = -1), zeroed, charged to the caller's memory
+ * cgroup and RLIMIT_MEMLOCK. mmap(2) of the context's fd at PASTE_MMAP_POOL
+ * shows it: MAP_SHARED only, not inherited by fork, PROT_WRITE for tx chunks
+ * only unless PASTE_POOL_RX_WRITABLE. Map everything with PROT_READ and then
+ * the tx part once more with MAP_FIXED, or the two parts apart.
+ */
+struct paste_ioc_pool {
+	__u32 size;		/* (in) sizeof(struct paste_ioc_pool) */
+	__u32 flags;		/* (in) PASTE_POOL_* */
+	__aligned_u64 text;	/* (in) 0 or the address of PASTE_TEXT_MAX bytes */
+	__s32 fd;		/* (in) -1 */
+	__u32 chunk_size;	/* (in) 4096 or 2048; 0: 4096. (out) the size */
+	__u32 n_rx;		/* (in) rx chunks, at least 64, whole pages */
+	__u32 n_tx;		/* (in) tx chunks, whole pages; may be 0 */
+	__u32 first_rx;		/* (out) first rx chunk */
+	__u32 first_tx;		/* (out) first tx chunk */
+	__u64 bytes;		/* (out) length of the whole pool */
+};
+
+#define PASTE_POOL_SIZE_VER0	48
+
+/* Offset for mmap(2) of a context's fd. */
+#define PASTE_MMAP_POOL		0
+
+/* The first bytes of chunk 0. */
+struct paste_pool_header {
+	__u8  magic[8];		/* PASTE_POOL_MAGIC, no terminating zero */
+	__u32 version;		/* PASTE_POOL_VERSION */
+	__u32 chunk_size;	/* bytes */
+	__u32 n_rx;
+	__u32 n_tx;
+	__u32 first_rx;
+	__u32 first_tx;
+	__u64 bytes;		/* length of the whole pool */
+};
+
+#define PASTE_POOL_MAGIC	"PASTEPL1"
+#define PASTE_POOL_VERSION	1
+
+/* ------------------------------------------------------------------------- */
+
+/* Where a ring is. Which mapping an offset counts in is said below. */
+struct paste_ring_offsets {
+	__u32 prod;		/* producer index */
+	__u32 cons;		/* consumer index */
+	__u32 desc;		/* entry 0 */
+	__u32 entries;		/* number of entries, a power of two */
+};
+
+/*
+ * PASTE_IOC_QUEUE, on a context's fd: make a queue. The result is an fd of its
+ * own (close-on-exec) that knows PASTE_IOC_SYNC, _ATTACH, _DETACH, _NIC_BIND,
+ * _NIC_UNBIND, poll(2) and mmap(2).
+ *
+ * poll(2) says EPOLLIN when there is an rx or comp entry to take or when
+ * PASTE_IOC_SYNC has something to do, EPOLLERR when the queue is dead.
+ *
+ * mmap(2): kern_len bytes at PASTE_MMAP_KERN, PROT_READ; user_len bytes at
+ * PASTE_MMAP_USER, PROT_READ | PROT_WRITE; both MAP_SHARED. Offsets of rx.prod,
+ * rx.desc, comp.prod, comp.desc, fill.cons, tx.cons and flags_off count in the
+ * first, those of rx.cons, comp.cons, fill.prod, fill.desc, tx.prod and tx.desc
+ * in the second.
+ *
+ * A closed queue detaches its connections (they are ordinary sockets again) and
+ * gives back its NIC queue. Its chunks stay readable until the context closes;
+ * they are not used again before.
+ */
+struct paste_ioc_queue {
+	__u32 size;		/* (in) sizeof(struct paste_ioc_queue) */
+	__u32 flags;		/* (in) 0 */
+	__aligned_u64 text;	/* (in) 0 or the address of PASTE_TEXT_MAX bytes */
+	__u32 rx_entries;	/* (in) power of two, 64 to max_entries; 0: 4096 */
+	__u32 fill_entries;	/* (in) the same; 0: 4096 */
+	__u32 tx_entries;	/* (in) the same; 0: 1024 */
+	__u32 comp_entries;	/* (in) the same; 0: 2048. Also the most sends under way */
+	__u32 rx_chunks;	/* (in) size of the slice, whole pages, at least 64; 0: all that are left. (out) */
+	__u32 first_chunk;	/* (out) the slice's first chunk */
+	__s32 fd;		/* (out) the queue's fd */
+	__u32 id;		/* (out) its number, for PASTE_IOC_STATS */
+	__u32 kern_len;		/* (out) length of the module's mapping */
+	__u32 user_len;		/* (out) length of the application's mapping */
+	__u32 flags_off;	/* (out) offset of the flags word, see PASTE_Q_* */
+	__u32 resv;		/* (in) 0 */
+	struct paste_ring_offsets rx;	/* (out) entries are struct paste_rx */
+	struct paste_ring_offsets fill;	/* (out) entries are __u32 */
+	struct paste_ring_offsets tx;	/* (out) entries are struct paste_tx */
+	struct paste_ring_offsets comp;	/* (out) entries are struct paste_comp */
+};
+
+#define PASTE_QUEUE_SIZE_VER0	128
+
+/* Offsets for mmap(2) of a queue's fd. */
+#define PASTE_MMAP_KERN		0
+#define PASTE_MMAP_USER		0x40000000
+
+/* In the flags word, written by the module: */
+#define PASTE_Q_NEED_SYNC	(1U << 0)	/* connections wait for room: call PASTE_IOC_SYNC after taking entries */
+#define PASTE_Q_DEAD		(1U << 1)	/* ring corruption: everything fails with EIO */
+
+/*
+ * An rx entry: a piece of a connection's stream, in order, or its end.
+ *
+ * Exactly one entry with PASTE_RX_FIN (the peer has sent everything, len is 0;
+ * sending goes on) or PASTE_RX_ERR (the connection is broken, err says why) ends
+ * a connection's entries. There is none when the application itself closed or
+ * detached the connection. End entries have no chunk: nothing is to be filled.
+ */
+struct paste_rx {
+	__u32 conn;		/* the connection's handle */
+	__u32 chunk;		/* the chunk; now held once more */
+	__u16 off;		/* first byte in the chunk */
+	__u16 len;		/* bytes, 1 to chunk_size; 0 at an end */
+	__u16 flags;		/* PASTE_RX_* */
+	__u16 err;		/* a positive errno with PASTE_RX_ERR, else 0 */
+};
+
+#define PASTE_RX_COPIED		(1U << 0)	/* the module copied it here; the statistics say why */
+#define PASTE_RX_FIN		(1U << 1)
+#define PASTE_RX_ERR		(1U << 2)
+
+/*
+ * A tx entry: send len bytes of a chunk that the application holds, or of a tx
+ * chunk. The bytes must not change before the completion. Sends of a connection
+ * go out in ring order; what does not fit into the socket's buffer now goes on
+ * by itself later. After an error later sends of the connection complete with
+ * ECANCELED.
+ */
+struct paste_tx {
+	__u32 conn;		/* the connection's handle */
+	__u32 chunk;		/* 0 when len is 0 */
+	__u16 off;		/* first byte in the chunk */
+	__u16 len;		/* bytes; may be 0 with PASTE_TX_SHUT_WR or _CLOSE */
+	__u32 flags;		/* PASTE_TX_* */
+	__u64 cookie;		/* comes back in the completion */
+};
+
+#define PASTE_TX_MORE		(1U << 0)	/* more follows at once: as MSG_MORE of send(2) */
+#define PASTE_TX_SHUT_WR	(1U << 1)	/* after this, FIN: as shutdown(SHUT_WR) */
+#define PASTE_TX_CLOSE		(1U << 2)	/* after this, FIN; then detached, the handle is gone. close(2) the socket at leisure */
+
+/*
+ * A comp entry: neither TCP nor a NIC refers to the bytes of this send any
+ * more (or the bytes were copied, as at most tx_copy_max are). Completions are
+ * moved into the ring by PASTE_IOC_SYNC and poll(2).
+ */
+struct paste_comp {
+	__u64 cookie;		/* of the tx entry */
+	__u32 conn;		/* of the tx entry */
+	__s32 result;		/* bytes sent, or a negative errno */
+};
+
+/* ------------------------------------------------------------------------- */
+
+/*
+ * PASTE_IOC_NIC_BIND, on a queue's fd: lend the slice's chunks to one RX queue
+ * of a NIC whose driver has AF_XDP zero copy. Without zero copy: EOPNOTSUPP
+ * (there is no copying mode; unbound queues work with every NIC).
+ *
+ * Needs CAP_NET_ADMIN and CAP_NET_RAW in the initial user namespace: the owner
+ * sees every frame of that RX queue. Refused with EBUSY while rx-vlan-offload
+ * or LRO is on or the MTU is too large for the chunk.
+ *
+ * The result is the fd of the AF_XDP socket, to be put into the XSKMAP of an
+ * XDP program that redirects only TCP segments to the named ports, and then
+ * closed. Frames for other ports that are redirected are dropped (counted).
+ * Connections of this queue whose packets come another way go on, copied.
+ */
+struct paste_ioc_nic_bind {
+	__u32 size;		/* (in) sizeof(struct paste_ioc_nic_bind) */
+	__u32 flags;		/* (in) 0 */
+	__aligned_u64 text;	/* (in) 0 or the address of PASTE_TEXT_MAX bytes */
+	__u32 ifindex;		/* (in) the NIC, in the caller's network namespace */
+	__u32 nic_queue;	/* (in) its RX queue */
+	__aligned_u64 ports;	/* (in) address of n_ports local TCP ports, __u16, host order */
+	__u32 n_ports;		/* (in) 1 to PASTE_PORTS_MAX */
+	__u32 entries;		/* (in) most chunks that the NIC has at once: power of two, 32 to half of the slice, at most 4096; 0: the largest. (out) */
+	__s32 xsk_fd;		/* (out) the AF_XDP socket */
+	__u32 resv;		/* (in) 0 */
+};
+
+#define PASTE_NIC_BIND_SIZE_VER0	48
+#define PASTE_PORTS_MAX		64
+
+/* PASTE_IOC_NIC_UNBIND, on a queue's fd: give the RX queue back. */
+struct paste_ioc_nic_unbind {
+	__u32 size;		/* (in) sizeof(struct paste_ioc_nic_unbind) */
+	__u32 flags;		/* (in) 0 */
+};
+
+#define PASTE_NIC_UNBIND_SIZE_VER0 8
+
+/* ------------------------------------------------------------------------- */
+
+/*
+ * PASTE_IOC_ATTACH, on a queue's fd: from now on this TCP connection's stream
+ * comes as rx entries. The socket must be connected (ESTABLISHED or
+ * CLOSE_WAIT). Data that it had received before is delivered by copy. The
+ * socket stays the caller's: options, getpeername, shutdown work, close(2)
+ * closes the connection. read(2) on it would steal bytes from the stream.
+ */
+struct paste_ioc_attach {
+	__u32 size;		/* (in) sizeof(struct paste_ioc_attach) */
+	__u32 flags;		/* (in) 0 */
+	__aligned_u64 text;	/* (in) 0 or the address of PASTE_TEXT_MAX bytes */
+	__s32 fd;		/* (in) the socket */
+	__u32 quota;		/* (in) most rx entries of it between two syncs; 0: a quarter of the ring */
+	__u32 conn;		/* (out) the handle, never 0 */
+	__u32 resv;		/* (in) 0 */
+};
+
+#define PASTE_ATTACH_SIZE_VER0	32
+
+/* Handles of a context's live connections differ in this part; it is below max_conns. */
+#define PASTE_CONN_INDEX(conn)	((conn) & 0xffffU)
+
+/*
+ * PASTE_IOC_DETACH, on the queue's fd: make it an ordinary socket again. What
+ * is in the rx ring stays valid, what is still in the socket is for read(2).
+ * Sends not yet handed to TCP complete with ECANCELED.
+ */
+struct paste_ioc_detach {
+	__u32 size;		/* (in) sizeof(struct paste_ioc_detach) */
+	__u32 flags;		/* (in) 0 */
+	__u32 conn;		/* (in) the handle; invalid afterwards */
+	__u32 resv;		/* (in) 0 */
+};
+
+#define PASTE_DETACH_SIZE_VER0	16
+
+/* ------------------------------------------------------------------------- */
+
+/*
+ * PASTE_IOC_SYNC, on a queue's fd: do a batch. Takes what is in fill and tx,
+ * lets connections go on that waited for room, moves completions to comp.
+ * Then, while there is no rx and no comp entry to take: polls the NIC for at
+ * most busy_us microseconds, after that sleeps for at most wait_us.
+ *
+ * Bad fill entries (not of this slice, or not held) are counted and change
+ * nothing. Bad tx entries complete with an error. When comp has no room, tx
+ * entries stay in their ring.
+ */
+struct paste_ioc_sync {
+	__u32 size;		/* (in) sizeof(struct paste_ioc_sync) */
+	__u32 flags;		/* (in) 0 */
+	__u32 busy_us;		/* (in) microseconds; 0: do not poll */
+	__u32 wait_us;		/* (in) microseconds; 0: do not sleep, PASTE_FOREVER: no limit */
+	__u32 n_rx;		/* (out) rx entries to take */
+	__u32 n_comp;		/* (out) comp entries to take */
+};
+
+#define PASTE_SYNC_SIZE_VER0	24
+#define PASTE_FOREVER		0xffffffffU
+
+/* ------------------------------------------------------------------------- */
+
+/*
+ * Statistics of a queue, counted since it was made. "Frames" are what the NIC
+ * delivered, "entries" are rx entries.
+ */
+/* from the NIC's ring into the stack (bound queues) */
+#define PASTE_STAT_RX_FRAMES		0	/* frames taken from the AF_XDP ring */
+#define PASTE_STAT_RX_BYREF		1	/* of these: into the stack with their payload by reference */
+#define PASTE_STAT_RX_BARE		2	/* without payload */
+#define PASTE_STAT_RX_UNATTACHED	3	/* payload copied out: flow not attached to this queue */
+#define PASTE_STAT_RX_LOWWATER		4	/* payload copied out: few chunks left */
+#define PASTE_STAT_RX_DROP_HEADER	5	/* dropped: not a plain IPv4/IPv6 TCP segment */
+#define PASTE_STAT_RX_DROP_PORT		6	/* dropped: a port that was not named */
+#define PASTE_STAT_RX_DROP_DESC		7	/* dropped: descriptor names no lent chunk */
+#define PASTE_STAT_RX_DROP_NOMEM	8	/* dropped: no memory for a packet header */
+#define PASTE_STAT_RX_DROP_OFFLOAD	9	/* dropped: rx-vlan-offload or LRO was switched on */
+/* chunks to the NIC */
+#define PASTE_STAT_NIC_LENT		10	/* chunks lent */
+#define PASTE_STAT_NIC_SHORT		11	/* times that there was no free chunk to lend */
+#define PASTE_STAT_NIC_WAKEUPS		12	/* times that the driver had to be told of new chunks */
+#define PASTE_STAT_NIC_WATCHDOG		13	/* times that the watchdog looked after a short NIC */
+#define PASTE_STAT_NIC_POLLS		14	/* runs of the module's NAPI */
+/* from the sockets into the rx ring */
+#define PASTE_STAT_REF_ENTRIES		15	/* delivered by reference */
+#define PASTE_STAT_REF_BYTES		16
+#define PASTE_STAT_COPY_ENTRIES		17	/* delivered by copy, for any reason */
+#define PASTE_STAT_COPY_BYTES		18
+#define PASTE_STAT_COPY_PREATTACH	19	/* entries, reason: received before the attach was known to the NIC path */
+#define PASTE_STAT_COPY_PLAIN		20	/* entries, reason: queue not bound to a NIC */
+#define PASTE_STAT_COPY_LOWWATER	21	/* entries, reason: few chunks left when it was received */
+#define PASTE_STAT_COPY_CROSS		22	/* entries, reason: in a chunk of another queue or context */
+#define PASTE_STAT_COPY_LINEAR		23	/* entries, reason: TCP had copied it (memory pressure) */
+#define PASTE_STAT_COPY_FOREIGN		24	/* entries, reason: came past the bound NIC queue */
+#define PASTE_STAT_FINS			25	/* end entries: FIN */
+#define PASTE_STAT_ERRORS		26	/* end entries: error */
+#define PASTE_STAT_URGENT		27	/* urgent bytes left out of the stream, as read(2) does */
+#define PASTE_STAT_STALL_RING		28	/* a connection had to wait: rx ring full */
+#define PASTE_STAT_STALL_QUOTA		29	/* its quota used up */
+#define PASTE_STAT_STALL_CHUNK		30	/* no free chunk for a copy */
+#define PASTE_STAT_RESUMES		31	/* waiting connections taken up again */
+/* fill, tx, comp */
+#define PASTE_STAT_FILLS		32	/* fill entries taken */
+#define PASTE_STAT_FILL_BAD		33	/* fill entries not of this slice or not held */
+#define PASTE_STAT_SENDS		34	/* tx entries accepted */
+#define PASTE_STAT_SEND_BYTES		35	/* bytes handed to TCP */
+#define PASTE_STAT_SEND_COPIED		36	/* sends copied (at most tx_copy_max bytes) */
+#define PASTE_STAT_SEND_BAD		37	/* tx entries refused */
+#define PASTE_STAT_SEND_AGAIN		38	/* times a connection's sends had to wait for buffer space */
+#define PASTE_STAT_SEND_ERRORS		39	/* sends that ended with an error of TCP */
+#define PASTE_STAT_COMPS		40	/* comp entries written */
+#define PASTE_STAT_STALL_COMP		41	/* times tx entries stayed in their ring: no room in comp */
+/* system calls */
+#define PASTE_STAT_SYNCS		42	/* PASTE_IOC_SYNC */
+#define PASTE_STAT_SYNC_BUSY		43	/* of these: polled the NIC */
+#define PASTE_STAT_SYNC_SLEPT		44	/* of these: slept */
+#define PASTE_STAT_BATCHES		45	/* of these: ended with rx entries to take */
+#define PASTE_STAT_BATCH_ENTRIES	46	/* the sum of these entries */
+#define PASTE_STAT_DOORBELLS		47	/* batches of sends released to the NIC at once */
+#define PASTE_STAT_N			48
+
+/* With this flag, id may be the number of no queue: the next larger one is taken. */
+#define PASTE_STATS_NEXT	(1U << 0)
+
+/*
+ * PASTE_IOC_STATS, on any context's fd: statistics of a queue. Queues of other
+ * contexts need CAP_NET_ADMIN (without it they do not exist: ENOENT).
+ */
+struct paste_ioc_stats {
+	__u32 size;		/* (in) sizeof(struct paste_ioc_stats) */
+	__u32 flags;		/* (in) PASTE_STATS_* */
+	__u32 id;		/* (in) the queue's number; (out) the one found */
+	__u32 pid;		/* (out) process that opened the context, in the caller's pid namespace or 0 */
+	__u32 ifindex;		/* (out) bound NIC or 0 */
+	__u32 nic_queue;	/* (out) its RX queue */
+	__u32 conns;		/* (out) connections now */
+	__u32 sends;		/* (out) sends under way now */
+	__u32 chunk_size;	/* (out) bytes */
+	__u32 chunks;		/* (out) size of the slice */
+	__u32 first_chunk;	/* (out) its first chunk */
+	__u32 chunks_free;	/* (out) chunks with the module now, not lent */
+	__u32 chunks_lent;	/* (out) chunks with the NIC now */
+	__u32 stalled;		/* (out) connections that wait for room now */
+	__u64 v[PASTE_STAT_N];	/* (out) counters by PASTE_STAT_* */
+};
+
+#define PASTE_STATS_SIZE_VER0	440
+
+/* ------------------------------------------------------------------------- */
+
+#define PASTE_IOC_TYPE		'p'
+
+#define PASTE_IOC_INFO		_IO(PASTE_IOC_TYPE, 0xe0)	/* struct paste_ioc_info */
+#define PASTE_IOC_POOL		_IO(PASTE_IOC_TYPE, 0xe1)	/* struct paste_ioc_pool */
+#define PASTE_IOC_QUEUE		_IO(PASTE_IOC_TYPE, 0xe2)	/* struct paste_ioc_queue */
+#define PASTE_IOC_STATS		_IO(PASTE_IOC_TYPE, 0xe3)	/* struct paste_ioc_stats */
+#define PASTE_IOC_NIC_BIND	_IO(PASTE_IOC_TYPE, 0xe4)	/* struct paste_ioc_nic_bind */
+#define PASTE_IOC_NIC_UNBIND	_IO(PASTE_IOC_TYPE, 0xe5)	/* struct paste_ioc_nic_unbind */
+#define PASTE_IOC_ATTACH	_IO(PASTE_IOC_TYPE, 0xe6)	/* struct paste_ioc_attach */
+#define PASTE_IOC_DETACH	_IO(PASTE_IOC_TYPE, 0xe7)	/* struct paste_ioc_detach */
+#define PASTE_IOC_SYNC		_IO(PASTE_IOC_TYPE, 0xe8)	/* struct paste_ioc_sync */
+
+#endif /* _UAPI_LINUX_PASTE_H */
