@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The only place that knows kernel versions. Force-included in every file of
+ * the module (see Kbuild), so that the others read as if there were one kernel.
+ *
+ * Tested: 6.1 and 6.12 (Debian). Each shim says what changed, and when.
+ */
+#ifndef PASTE_COMPAT_H
+#define PASTE_COMPAT_H
+
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+#error "paste needs Linux 6.1 or newer"
+#endif
+
+#include <linux/mm.h>
+#include <linux/netdevice.h>
+#include <linux/skbuff.h>
+#include <linux/slab.h>
+
+/* 6.3: vm_flags became read-only, with helpers that take the lock. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+static inline void vm_flags_set(struct vm_area_struct *vma, vm_flags_t flags)
+{
+	vma->vm_flags |= flags;
+}
+
+static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
+{
+	vma->vm_flags &= ~flags;
+}
+#endif
+
+/* 6.10: the completion of a ubuf_info moved into an ops struct. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 10, 0)
+#define PASTE_UBUF_OPS(name, fn)				\
+	static void (*const name)(struct sk_buff *, struct ubuf_info *, bool) = (fn)
+#define paste_ubuf_set_ops(ubuf, o)	((ubuf)->callback = *(o))
+#define paste_ubuf_is(ubuf, o)		((ubuf)->callback == *(o))
+#else
+#define PASTE_UBUF_OPS(name, fn)				\
+	static const struct ubuf_info_ops name = { .complete = (fn) }
+#define paste_ubuf_set_ops(ubuf, o)	((ubuf)->ops = (o))
+#define paste_ubuf_is(ubuf, o)		((ubuf)->ops == (o))
+#endif
+
+/* 6.10: a dummy net_device is allocated by the core; it had to be embedded before. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 10, 0)
+static inline struct net_device *paste_alloc_dummy(void)
+{
+	struct net_device *dev = kvzalloc(sizeof(*dev), GFP_KERNEL);
+
+	if (dev)
+		init_dummy_netdev(dev);
+	return dev;
+}
+
+static inline void paste_free_dummy(struct net_device *dev)
+{
+	kvfree(dev);
+}
+#else
+static inline struct net_device *paste_alloc_dummy(void)
+{
+	return alloc_netdev_dummy(0);
+}
+
+static inline void paste_free_dummy(struct net_device *dev)
+{
+	free_netdev(dev);
+}
+#endif
+
+/*
+ * 6.2 [6.1 LTS kept the old one]: AF_XDP rings are vmalloc memory, which can be
+ * pinned; before, they were one compound page in a PFN mapping, which cannot.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
+#define PASTE_XSK_RING_IS_PFNMAP	1
+#else
+#define PASTE_XSK_RING_IS_PFNMAP	0
+static inline int follow_pfn(struct vm_area_struct *vma, unsigned long addr,
+			     unsigned long *pfn)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
+#endif /* PASTE_COMPAT_H */

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * From a frame in a chunk to a packet in the stack. Runs in our NAPI only.
+ *
+ * The NIC's owner could have lied about the frame (rings), and an application
+ * with a writable mapping could change it under our hands. So the headers are
+ * copied once, and only the copy is looked at. It must be a plain TCP segment
+ * to a port that the binding names; everything else should have been passed to
+ * the stack by the XDP program and is dropped here, with a reason.
+ *
+ * The packet's head holds exactly the headers, without tailroom: TCP moves
+ * small payloads into tailroom (skb_condense(), skb_try_coalesce()), which
+ * would copy them and lose the chunk. The payload is a page fragment.
+ *
+ * Payload is copied out of the pool, and the chunk used again at once, when
+ * nobody may keep it: the flow is not attached to this queue (its reader might
+ * never come), or too few chunks are left to keep the NIC going. Such a copy is
+ * put into a page that tells tap.c the reason.
+ */
+#include <linux/etherdevice.h>
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/jhash.h>
+#include <linux/tcp.h>
+#include <net/ipv6.h>
+#include <net/tcp.h>
+
+#include "internal.h"
+#include "trace.h"
+
+/* Ethernet, IPv6 without extensions (IPv4 without options is shorter), TCP with all options. */
+#define RX_HDR_MAX	(ETH_HLEN + sizeof(struct ipv6hdr) + 60)
+
+/* A frame's headers, copied, and what was found in them. */
+struct rx_headers {
+	u8 raw[RX_HDR_MAX] __aligned(4);
+	struct paste_flow flow;
+	u32 hdr_len;		/* headers */
+	u32 len;		/* headers and payload, without padding */
+};
+
+/* page->private of pages with copies, and so the reason; nobody else's can have such a value. */
+static const char rx_unattached, rx_lowwater;
+
+static const struct rhashtable_params rx_flow_params = {
+	.key_len		= sizeof(struct paste_flow),
+	.key_offset		= offsetof(struct paste_conn, flow),
+	.head_offset		= offsetof(struct paste_conn, flow_node),
+	.automatic_shrinking	= true,
+};
+
+int paste_rx_init_flows(struct paste_queue *q)
+{
+	BUILD_BUG_ON(sizeof(struct paste_flow) != 48);	/* hashed as a whole: no padding */
+	return rhashtable_init(&q->flows, &rx_flow_params);
+}
+
+void paste_rx_flow_of(const struct sock *sk, struct paste_flow *flow)
+{
+	memset(flow, 0, sizeof(*flow));
+	if (sk->sk_family == AF_INET6) {
+		flow->remote = sk->sk_v6_daddr;
+		flow->local = sk->sk_v6_rcv_saddr;
+	} else {
+		ipv6_addr_set_v4mapped(sk->sk_daddr, &flow->remote);
+		ipv6_addr_set_v4mapped(sk->sk_rcv_saddr, &flow->local);
+	}
+	flow->remote_port = sk->sk_dport;
+	flow->local_port = htons(sk->sk_num);
+	flow->net = sock_net(sk);
+}
+
+int paste_rx_add_flow(struct paste_conn *c)
+{
+	int err = rhashtable_lookup_insert_fast(&c->q->flows, &c->flow_node, rx_flow_params);
+
+	if (!err)
+		atomic64_inc(&paste_made[PASTE_OBJ_FLOW]);
+	return err;
+}
+
+void paste_rx_del_flow(struct paste_conn *c)
+{
+	rhashtable_remove_fast(&c->q->flows, &c->flow_node, rx_flow_params);
+	atomic64_inc(&paste_gone[PASTE_OBJ_FLOW]);
+}
+
+/* PASTE_STAT_COPY_* if this payload is in one of our copies, else 0. */
+u32 paste_rx_copy_reason(const void *data)
+{
+	unsigned long private = READ_ONCE(virt_to_page(data)->private);
+
+	if (private == (unsigned long)&rx_unattached)
+		return PASTE_STAT_COPY_PREATTACH;
+	if (private == (unsigned long)&rx_lowwater)
+		return PASTE_STAT_COPY_LOWWATER;
+	return 0;
+}
+
+static bool rx_parse_ipv4(struct rx_headers *h, u32 len)
+{
+	const struct iphdr *ip = (void *)h->raw + ETH_HLEN;
+
+	if (len < ETH_HLEN + sizeof(*ip) + sizeof(struct tcphdr) ||
+	    ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_TCP ||
+	    ip->frag_off & htons(IP_MF | IP_OFFSET))
+		return false;
+	ipv6_addr_set_v4mapped(ip->saddr, &h->flow.remote);
+	ipv6_addr_set_v4mapped(ip->daddr, &h->flow.local);
+	h->hdr_len = ETH_HLEN + sizeof(*ip);
+	h->len = ETH_HLEN + ntohs(ip->tot_len);
+	return true;
+}
+
+static bool rx_parse_ipv6(struct rx_headers *h, u32 len)
+{
+	const struct ipv6hdr *ip = (void *)h->raw + ETH_HLEN;
+
+	if (len < ETH_HLEN + sizeof(*ip) + sizeof(struct tcphdr) ||
+	    ip->version != 6 || ip->nexthdr != IPPROTO_TCP)
+		return false;
+	h->flow.remote = ip->saddr;
+	h->flow.local = ip->daddr;
+	h->hdr_len = ETH_HLEN + sizeof(*ip);
+	h->len = h->hdr_len + ntohs(ip->payload_len);
+	return true;
+}
+
+/* h->raw has the first bytes of a frame of len bytes. */
+static bool rx_parse(struct rx_headers *h, u32 len)
+{
+	const struct ethhdr *eth = (void *)h->raw;
+	const struct tcphdr *th;
+
+	if (eth->h_proto == htons(ETH_P_IP) ? !rx_parse_ipv4(h, len) :
+	    eth->h_proto != htons(ETH_P_IPV6) || !rx_parse_ipv6(h, len))
+		return false;
+	th = (void *)h->raw + h->hdr_len;
+	h->hdr_len += th->doff * 4;
+	h->flow.remote_port = th->source;
+	h->flow.local_port = th->dest;
+	return th->doff >= 5 && h->hdr_len <= h->len && h->len <= len;
+}
+
+static void rx_add_copy(struct sk_buff *skb, const u8 *payload, u32 len, const char *why)
+{
+	struct page *page = dev_alloc_page();
+
+	if (!page)
+		return;		/* TCP drops the truncated segment, and gets it again */
+	memcpy(page_address(page), payload, len);
+	set_page_private(page, (unsigned long)why);
+	skb_add_rx_frag(skb, 0, page, 0, len, PAGE_SIZE);
+}
+
+/*
+ * The packet refers to the chunk from now on. Its truesize is the whole chunk:
+ * that is what a socket which does not read it keeps from us.
+ */
+static void rx_add_chunk(struct paste_queue *q, struct sk_buff *skb, const u8 *payload, u32 len)
+{
+	struct page *page = virt_to_page(payload);
+
+	get_page(page);
+	skb_add_rx_frag(skb, 0, page, offset_in_page(payload), len, q->slice->pool->chunk_size);
+	/* user space may see it change: nobody may rely on its content, or decrypt in place */
+	skb_shinfo(skb)->flags |= SKBFL_SHARED_FRAG;
+}
+
+static struct sk_buff *rx_build_head(struct napi_struct *napi, const struct rx_headers *h)
+{
+	struct sk_buff *skb = napi_alloc_skb(napi, RX_HDR_MAX);
+
+	if (!skb)
+		return NULL;
+	skb_reserve(skb, skb_tailroom(skb) - h->hdr_len);	/* see the file's head */
+	memcpy(skb_put(skb, h->hdr_len), h->raw, h->hdr_len);
+	/* GRO has eight buckets of eight flows, by hash */
+	skb_set_hash(skb, jhash_2words(h->flow.remote.s6_addr32[3],
+				       (__force u32)h->flow.remote_port << 16 |
+				       (__force u32)h->flow.local_port, 0),
+		     PKT_HASH_TYPE_L4);
+	return skb;
+}
+
+/* Where the payload goes: a PASTE_STAT_RX_* that says so. */
+static u32 rx_place(struct paste_queue *q, const struct rx_headers *h)
+{
+	bool low;
+
+	if (h->len == h->hdr_len)
+		return PASTE_STAT_RX_BARE;
+	if (!rhashtable_lookup(&q->flows, &h->flow, rx_flow_params))
+		return PASTE_STAT_RX_UNATTACHED;
+	spin_lock(&q->slice->lock);
+	low = paste_chunks_low(&q->slice->t, q->slice->low);
+	spin_unlock(&q->slice->lock);
+	return low ? PASTE_STAT_RX_LOWWATER : PASTE_STAT_RX_BYREF;
+}
+
+/* The chunk's next state, decided before the packet can be seen by anybody. */
+static void rx_settle(struct paste_queue *q, u32 i, bool keep)
+{
+	spin_lock(&q->slice->lock);
+	if (keep)
+		paste_chunk_arrive(&q->slice->t, i);
+	else
+		paste_chunk_untake(&q->slice->t, i);
+	spin_unlock(&q->slice->lock);
+}
+
+static u32 rx_inject(struct paste_queue *q, struct napi_struct *napi, struct net_device *dev,
+		     const struct rx_headers *h, const u8 *data, u32 i)
+{
+	struct sk_buff *skb = rx_build_head(napi, h);
+	const u8 *payload = data + h->hdr_len;
+	u32 len = h->len - h->hdr_len;
+	u32 place;
+
+	if (!skb)
+		return PASTE_STAT_RX_DROP_NOMEM;
+	place = rx_place(q, h);
+	if (place == PASTE_STAT_RX_BYREF)
+		rx_add_chunk(q, skb, payload, len);
+	else if (place == PASTE_STAT_RX_UNATTACHED)
+		rx_add_copy(skb, payload, len, &rx_unattached);
+	else if (place == PASTE_STAT_RX_LOWWATER)
+		rx_add_copy(skb, payload, len, &rx_lowwater);
+	rx_settle(q, i, place == PASTE_STAT_RX_BYREF);
+	skb->protocol = eth_type_trans(skb, dev);
+	skb_record_rx_queue(skb, q->nic_queue);
+	napi_gro_receive(napi, skb);	/* verifies the checksum: CHECKSUM_NONE */
+	return place;
+}
+
+/*
+ * A frame of len bytes at off in chunk i of the slice, which is LENT and inside
+ * of which it lies. Returns what was counted; the chunk is out or free then.
+ */
+u32 paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_device *dev,
+		   const unsigned long *ports, u32 i, u32 off, u32 len)
+{
+	struct paste_slice *slice = q->slice;
+	const u8 *data = paste_chunk_addr(slice->pool, slice->first + i) + off;
+	struct rx_headers h = { .flow.net = dev_net(dev) };
+	u32 stat;
+
+	memcpy(h.raw, data, min_t(u32, len, RX_HDR_MAX));
+	if (!rx_parse(&h, len))
+		stat = PASTE_STAT_RX_DROP_HEADER;
+	else if (!test_bit(ntohs(h.flow.local_port), ports))
+		stat = PASTE_STAT_RX_DROP_PORT;
+	else
+		stat = rx_inject(q, napi, dev, &h, data, i);
+	if (stat >= PASTE_STAT_RX_DROP_HEADER)
+		rx_settle(q, i, false);
+	paste_stat_inc(q, stat);
+	trace_paste_frame(q->id, slice->first + i, len, stat);
+	return stat;
+}
