@@ -44,16 +44,16 @@ enum paste_chunk_state {
 };
 
 struct paste_chunk {
-	u32 app;	/* fills that the application owes */
-	u16 tx;		/* sends under way; bounded by the queues' comp rings */
-	u8 state;	/* enum paste_chunk_state */
-	u8 queued;	/* first chunk of a page: the page is in the FIFO */
+	u32 app;   /* fills that the application owes */
+	u16 tx;	   /* sends under way; bounded by the queues' comp rings */
+	u8 state;  /* enum paste_chunk_state */
+	u8 queued; /* first chunk of a page: the page is in the FIFO */
 };
 
-#define PASTE_CHUNK_NONE	(~0U)
+#define PASTE_CHUNK_NONE (~0U)
 
 /* How many busy pages a search may pass over beyond what it wants. */
-#define PASTE_RECLAIM_EXTRA	32
+#define PASTE_RECLAIM_EXTRA 32
 
 struct paste_slice_ring {
 	u32 *v;
@@ -62,16 +62,17 @@ struct paste_slice_ring {
 
 /* Chunks are counted from 0 here: chunk i of the slice is first + i of the pool. */
 struct paste_slice_table {
-	struct paste_chunk *chunk;	/* n of them */
-	u32 *free;			/* stack of free chunks: the last one used is still in the cache */
+	struct paste_chunk *chunk; /* n of them */
+	u32 *free; /* stack of free chunks: the last one used is still in the cache */
 	u32 n_free;
 	u32 n_lent;
-	u32 n;				/* chunks */
-	u32 per_page;			/* 1 or 2 */
-	u32 open;			/* the chunk that the copy path fills, or NONE */
-	u32 open_end;			/* where its last piece ends */
-	struct paste_slice_ring fifo;	/* pages to test, each at most once: never full */
-	bool (*idle)(void *arg, u32 page);	/* does nobody but us refer to the page? */
+	u32 n_held;			   /* app > 0 */
+	u32 n;				   /* chunks */
+	u32 per_page;			   /* 1 or 2 */
+	u32 open;			   /* the chunk that the copy path fills, or NONE */
+	u32 open_end;			   /* where its last piece ends */
+	struct paste_slice_ring fifo;	   /* pages to test, each at most once: never full */
+	bool (*idle)(void *arg, u32 page); /* does nobody but us refer to the page? */
 	void *arg;
 };
 
@@ -81,6 +82,7 @@ static inline void paste_chunks_init(struct paste_slice_table *t)
 	u32 i;
 
 	t->open = PASTE_CHUNK_NONE;
+	t->n_held = t->n;
 	for (i = 0; i < t->n; i++)
 		t->chunk[i] = (struct paste_chunk){ .app = 1 };
 }
@@ -124,8 +126,7 @@ static inline bool paste_page_unheld(const struct paste_slice_table *t, u32 page
 {
 	u32 i = page * t->per_page;
 
-	return paste_chunk_unheld(t, i) ||
-	       (t->per_page == 2 && paste_chunk_unheld(t, i + 1));
+	return paste_chunk_unheld(t, i) || (t->per_page == 2 && paste_chunk_unheld(t, i + 1));
 }
 
 /* Test pages from the head of the FIFO until want more chunks are free. */
@@ -140,7 +141,7 @@ static inline void paste_chunks_reclaim(struct paste_slice_table *t, u32 want)
 		page = t->fifo.v[t->fifo.head++ & t->fifo.mask];
 		t->chunk[page * t->per_page].queued = 0;
 		if (!paste_page_unheld(t, page))
-			continue;	/* the last fill or completion queues it again */
+			continue; /* the last fill or completion queues it again */
 		if (t->idle(t->arg, page))
 			paste_page_free(t, page);
 		else
@@ -198,7 +199,8 @@ static inline bool paste_chunk_is_lent(const struct paste_slice_table *t, u32 i)
 /* An rx entry for it is written. */
 static inline void paste_chunk_deliver(struct paste_slice_table *t, u32 i)
 {
-	t->chunk[i].app++;
+	if (!t->chunk[i].app++)
+		t->n_held++;
 }
 
 /* The application gives it back once. */
@@ -206,8 +208,10 @@ static inline int paste_chunk_fill(struct paste_slice_table *t, u32 i)
 {
 	if (i >= t->n || !t->chunk[i].app)
 		return -EINVAL;
-	if (!--t->chunk[i].app)
+	if (!--t->chunk[i].app) {
+		t->n_held--;
 		paste_chunk_watch(t, i);
+	}
 	return 0;
 }
 
@@ -253,8 +257,7 @@ static inline u32 paste_chunk_open(struct paste_slice_table *t)
  * open chunk, or in a new one. Pieces start on cache lines, so that flushing
  * one never touches another. The piece is not counted until it is delivered.
  */
-static inline u32 paste_chunk_space(struct paste_slice_table *t, u32 len,
-				    u32 chunk_size, u32 *off)
+static inline u32 paste_chunk_space(struct paste_slice_table *t, u32 len, u32 chunk_size, u32 *off)
 {
 	u32 i = t->open, start = (t->open_end + 63) & ~63U;
 
@@ -270,8 +273,8 @@ static inline u32 paste_chunk_space(struct paste_slice_table *t, u32 len,
 }
 
 /* Up to len bytes more right behind what ends at end in chunk i: how many? */
-static inline u32 paste_chunk_extend(struct paste_slice_table *t, u32 i, u32 end,
-				     u32 len, u32 chunk_size)
+static inline u32 paste_chunk_extend(struct paste_slice_table *t, u32 i, u32 end, u32 len,
+				     u32 chunk_size)
 {
 	if (i != t->open || end != t->open_end)
 		return 0;

@@ -34,15 +34,14 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 
 /* 6.10: the completion of a ubuf_info moved into an ops struct. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 10, 0)
-#define PASTE_UBUF_OPS(name, fn)				\
+#define PASTE_UBUF_OPS(name, fn) \
 	static void (*const name)(struct sk_buff *, struct ubuf_info *, bool) = (fn)
-#define paste_ubuf_set_ops(ubuf, o)	((ubuf)->callback = *(o))
-#define paste_ubuf_is(ubuf, o)		((ubuf)->callback == *(o))
+#define paste_ubuf_set_ops(ubuf, o) ((ubuf)->callback = *(o))
+#define paste_ubuf_is(ubuf, o)	    ((ubuf)->callback == *(o))
 #else
-#define PASTE_UBUF_OPS(name, fn)				\
-	static const struct ubuf_info_ops name = { .complete = (fn) }
-#define paste_ubuf_set_ops(ubuf, o)	((ubuf)->ops = (o))
-#define paste_ubuf_is(ubuf, o)		((ubuf)->ops == (o))
+#define PASTE_UBUF_OPS(name, fn)    static const struct ubuf_info_ops name = { .complete = (fn) }
+#define paste_ubuf_set_ops(ubuf, o) ((ubuf)->ops = (o))
+#define paste_ubuf_is(ubuf, o)	    ((ubuf)->ops == (o))
 #endif
 
 /* 6.10: a dummy net_device is allocated by the core; it had to be embedded before. */
@@ -77,11 +76,10 @@ static inline void paste_free_dummy(struct net_device *dev)
  * pinned; before, they were one compound page in a PFN mapping, which cannot.
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 2, 0)
-#define PASTE_XSK_RING_IS_PFNMAP	1
+#define PASTE_XSK_RING_IS_PFNMAP 1
 #else
-#define PASTE_XSK_RING_IS_PFNMAP	0
-static inline int follow_pfn(struct vm_area_struct *vma, unsigned long addr,
-			     unsigned long *pfn)
+#define PASTE_XSK_RING_IS_PFNMAP 0
+static inline int follow_pfn(struct vm_area_struct *vma, unsigned long addr, unsigned long *pfn)
 {
 	return -EOPNOTSUPP;
 }

@@ -20,8 +20,8 @@
 
 #include "internal.h"
 
-#define BUSY_BUDGET	64		/* frames of one round of busy polling */
-#define STALL_NAP_US	1000
+#define BUSY_BUDGET  64 /* frames of one round of busy polling */
+#define STALL_NAP_US 1000
 
 static DEFINE_IDA(dev_ctx_ids);
 
@@ -79,7 +79,7 @@ static int ctx_release(struct inode *inode, struct file *file)
 static int ctx_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct paste_ctx *ctx = file->private_data;
-	struct paste_pool *pool = smp_load_acquire(&ctx->pool);	/* pairs with pool_create's store */
+	struct paste_pool *pool = smp_load_acquire(&ctx->pool); /* pairs with pool_create's store */
 
 	if (current->mm != ctx->mm)
 		return -EPERM;
@@ -108,7 +108,7 @@ static void queue_free_work(struct work_struct *work)
 
 	paste_tx_free(q);
 	paste_queue_free(q);
-	module_put(THIS_MODULE);	/* module exit waits for this function's return */
+	module_put(THIS_MODULE); /* module exit waits for this function's return */
 }
 
 /*
@@ -179,15 +179,14 @@ static __poll_t queue_poll(struct file *file, poll_table *wait)
 
 struct busy_arg {
 	struct paste_queue *q;
-	u64 end;	/* local clock, ns */
+	u64 end; /* local clock, ns */
 };
 
 static bool sync_busy_end(void *p, unsigned long start)
 {
 	struct busy_arg *arg = p;
 
-	return paste_queue_ready(arg->q) || signal_pending(current) ||
-	       ktime_get_ns() >= arg->end;
+	return paste_queue_ready(arg->q) || signal_pending(current) || ktime_get_ns() >= arg->end;
 }
 
 /*
@@ -214,9 +213,9 @@ static int sync_sleep(struct paste_queue *q, u64 us)
 	int err;
 
 	paste_stat_inc(q, PASTE_STAT_SYNC_SLEPT);
-	err = wait_event_interruptible_hrtimeout(q->wait, paste_queue_ready(q),
-						 us == PASTE_FOREVER ? KTIME_MAX :
-						 ns_to_ktime(us * NSEC_PER_USEC));
+	err = wait_event_interruptible_hrtimeout(
+		q->wait, paste_queue_ready(q),
+		us == PASTE_FOREVER ? KTIME_MAX : ns_to_ktime(us * NSEC_PER_USEC));
 	return err == -ERESTARTSYS ? -EINTR : 0;
 }
 
@@ -245,7 +244,7 @@ static int sync_wait(struct paste_queue *q, u64 us)
 static void sync_batch(struct paste_queue *q)
 {
 	paste_queue_take_fills(q);
-	paste_tx_complete(q);	/* makes room in comp, and frees chunks */
+	paste_tx_complete(q); /* makes room in comp, and frees chunks */
 	paste_tx_resume(q);
 	paste_tx_batch(q);
 	paste_tap_resume(q);
@@ -280,7 +279,7 @@ static int queue_do_sync(struct paste_queue *q, struct paste_ioc_sync *a)
 /* One call. install: a file to become fd when nothing can fail any more. */
 struct dev_call {
 	struct paste_ctx *ctx;
-	struct paste_queue *q;		/* NULL on a context's file */
+	struct paste_queue *q; /* NULL on a context's file */
 	struct paste_text text;
 	struct file *install;
 	int fd;
@@ -358,11 +357,11 @@ static int call_queue(struct dev_call *c)
 		c->install = NULL;
 		goto err_flows;
 	}
-	__module_get(THIS_MODULE);	/* until queue_free_work() */
+	__module_get(THIS_MODULE); /* until queue_free_work() */
 	get_file(ctx->file);
 	ctx->slices[ctx->n_queues] = q->slice;
 	ctx->next_chunk += q->slice->t.n;
-	smp_store_release(&ctx->n_queues, ctx->n_queues + 1);	/* pairs with tx_slice_of() */
+	smp_store_release(&ctx->n_queues, ctx->n_queues + 1); /* pairs with tx_slice_of() */
 	c->a.queue.fd = c->fd;
 	return 0;
 
@@ -430,8 +429,8 @@ static int call_sync(struct dev_call *c)
 	return err;
 }
 
-#define DEV_SETUP	(1 << 0)	/* only from the context's address space; under ctx->lock */
-#define DEV_TEXT	(1 << 1)	/* the struct has a member text */
+#define DEV_SETUP (1 << 0) /* only from the context's address space; under ctx->lock */
+#define DEV_TEXT  (1 << 1) /* the struct has a member text */
 
 struct dev_ioctl {
 	unsigned int cmd;
@@ -440,8 +439,10 @@ struct dev_ioctl {
 	int (*fn)(struct dev_call *c);
 };
 
-#define DEV_IOCTL(name, type, flags, fn)	\
-	{ PASTE_IOC_##name, sizeof(struct type), PASTE_##name##_SIZE_VER0, flags, fn }
+#define DEV_IOCTL(name, type, flags, fn)                                                   \
+	{                                                                                  \
+		PASTE_IOC_##name, sizeof(struct type), PASTE_##name##_SIZE_VER0, flags, fn \
+	}
 
 static const struct dev_ioctl ctx_ioctls[] = {
 	DEV_IOCTL(INFO, paste_ioc_info, 0, call_info),
@@ -467,7 +468,8 @@ static int dev_run(struct dev_call *c, const struct dev_ioctl *i)
 	if (!(i->flags & DEV_SETUP))
 		return i->fn(c);
 	if (current->mm != c->ctx->mm)
-		return paste_fail(&c->text, -EPERM, "not the address space that opened the context");
+		return paste_fail(&c->text, -EPERM,
+				  "not the address space that opened the context");
 	if (mutex_lock_interruptible(&c->ctx->lock))
 		return -EINTR;
 	err = i->fn(c);
@@ -488,7 +490,7 @@ static int dev_finish(struct dev_call *c, void __user *arg, size_t size)
 	}
 	put_unused_fd(c->fd);
 	fput(c->install);
-	if (c->q) {		/* a binding: the socket's file alone does not hold it */
+	if (c->q) { /* a binding: the socket's file alone does not hold it */
 		mutex_lock(&c->ctx->lock);
 		paste_nic_unbind(c->q);
 		mutex_unlock(&c->ctx->lock);
@@ -498,12 +500,11 @@ static int dev_finish(struct dev_call *c, void __user *arg, size_t size)
 
 static int dev_tell(struct dev_call *c, u64 text)
 {
-	return text && copy_to_user(u64_to_user_ptr(text), &c->text, sizeof(c->text)) ?
-	       -EFAULT : 0;
+	return text && copy_to_user(u64_to_user_ptr(text), &c->text, sizeof(c->text)) ? -EFAULT : 0;
 }
 
-static long dev_do_ioctl(struct dev_call *c, const struct dev_ioctl *table,
-			 unsigned int cmd, void __user *arg)
+static long dev_do_ioctl(struct dev_call *c, const struct dev_ioctl *table, unsigned int cmd,
+			 void __user *arg)
 {
 	const struct dev_ioctl *i;
 	u32 size;
@@ -524,7 +525,7 @@ static long dev_do_ioctl(struct dev_call *c, const struct dev_ioctl *table,
 	if (err)
 		return err;
 	text = i->flags & DEV_TEXT ? c->a.head.text : 0;
-	c->a.head.size = size;	/* as it was checked; memory may have changed */
+	c->a.head.size = size; /* as it was checked; memory may have changed */
 	err = dev_run(c, i);
 	if (err)
 		return dev_tell(c, text) ?: err;
@@ -547,30 +548,30 @@ static long queue_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 }
 
 static const struct file_operations queue_fops = {
-	.owner		= THIS_MODULE,
-	.release	= queue_release,
-	.unlocked_ioctl	= queue_ioctl,
-	.compat_ioctl	= compat_ptr_ioctl,
-	.mmap		= queue_mmap,
-	.poll		= queue_poll,
-	.llseek		= noop_llseek,
+	.owner = THIS_MODULE,
+	.release = queue_release,
+	.unlocked_ioctl = queue_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.mmap = queue_mmap,
+	.poll = queue_poll,
+	.llseek = noop_llseek,
 };
 
 static const struct file_operations dev_fops = {
-	.owner		= THIS_MODULE,
-	.open		= ctx_open,
-	.release	= ctx_release,
-	.unlocked_ioctl	= ctx_ioctl,
-	.compat_ioctl	= compat_ptr_ioctl,
-	.mmap		= ctx_mmap,
-	.llseek		= noop_llseek,
+	.owner = THIS_MODULE,
+	.open = ctx_open,
+	.release = ctx_release,
+	.unlocked_ioctl = ctx_ioctl,
+	.compat_ioctl = compat_ptr_ioctl,
+	.mmap = ctx_mmap,
+	.llseek = noop_llseek,
 };
 
 static struct miscdevice dev_misc = {
-	.minor	= MISC_DYNAMIC_MINOR,
-	.name	= "paste",
-	.fops	= &dev_fops,
-	.mode	= 0600,
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "paste",
+	.fops = &dev_fops,
+	.mode = 0600,
 };
 
 int paste_dev_init(void)

@@ -65,33 +65,33 @@
 #include "ring.h"
 #include "chunk.h"
 
-#define PASTE_MAX_CHUNKS	(1U << 22)
-#define PASTE_MAX_QUEUES	64
-#define PASTE_MAX_CONNS		(1U << 16)
-#define PASTE_MAX_ENTRIES	(1U << 16)
-#define PASTE_TX_COPY_MAX	256
-#define PASTE_MIN_CHUNKS	64
+#define PASTE_MAX_CHUNKS  (1U << 22)
+#define PASTE_MAX_QUEUES  64
+#define PASTE_MAX_CONNS	  (1U << 16)
+#define PASTE_MAX_ENTRIES (1U << 16)
+#define PASTE_TX_COPY_MAX 256
+#define PASTE_MIN_CHUNKS  64
 
 struct paste_pool {
 	/* set at create, then constant */
 	struct page **pages;
 	u32 n_pages;
-	u32 n_chunks;		/* n_pages * per_page */
+	u32 n_chunks; /* n_pages * per_page */
 	u32 chunk_size;
 	u32 chunk_shift;
-	u32 per_page;		/* chunks in a page: 1 or 2 */
+	u32 per_page; /* chunks in a page: 1 or 2 */
 	u32 first_rx, n_rx, first_tx, n_tx;
 	bool rx_writable;
-	struct user_struct *user;	/* charged for locked memory, or NULL */
+	struct user_struct *user; /* charged for locked memory, or NULL */
 };
 
 /* A run of rx chunks. Outlives its queue: other queues may still send from it. */
 struct paste_slice {
 	spinlock_t lock;
-	struct paste_slice_table t;	/* lock */
-	struct paste_pool *pool;	/* constant */
-	u32 first;			/* constant; chunk 0 of t is this chunk of the pool */
-	u32 low;			/* constant; see rx.c */
+	struct paste_slice_table t; /* lock */
+	struct paste_pool *pool;    /* constant */
+	u32 first;		    /* constant; chunk 0 of t is this chunk of the pool */
+	u32 low;		    /* constant; see rx.c */
 	/*
 	 * References that an idle page has: ours, and GUP_PIN_COUNTING_BIAS
 	 * while a UMEM pins it. Computed, never sampled: nothing else can lower
@@ -103,79 +103,79 @@ struct paste_slice {
 
 struct paste_ctx {
 	struct mutex lock;
-	struct file *file;		/* constant, not counted */
-	struct mm_struct *mm;		/* constant; mmgrab()bed, only compared */
-	struct pid *pid;		/* constant */
-	u32 n_queues;			/* ctx->lock; slices[] is only appended to */
-	struct paste_pool *pool;	/* ctx->lock; set once (release), read by mmap */
+	struct file *file;	 /* constant, not counted */
+	struct mm_struct *mm;	 /* constant; mmgrab()bed, only compared */
+	struct pid *pid;	 /* constant */
+	u32 n_queues;		 /* ctx->lock; slices[] is only appended to */
+	struct paste_pool *pool; /* ctx->lock; set once (release), read by mmap */
 	struct paste_slice *slices[PASTE_MAX_QUEUES];
-	u32 next_chunk;			/* ctx->lock; first rx chunk of no slice */
-	struct xarray conns;		/* index to connection; RCU */
-	u32 conn_next;			/* xa_alloc_cyclic's; ctx->lock */
-	u32 conn_gen;			/* ctx->lock; 1 to 0xffff, another each time the index wraps */
-	u32 id;				/* constant; unique among contexts, see nic.c */
+	u32 next_chunk;	     /* ctx->lock; first rx chunk of no slice */
+	struct xarray conns; /* index to connection; RCU */
+	u32 conn_next;	     /* xa_alloc_cyclic's; ctx->lock */
+	u32 conn_gen;	     /* ctx->lock; 1 to 0xffff, another each time the index wraps */
+	u32 id;		     /* constant; unique among contexts, see nic.c */
 	struct task_struct *umem_task;	/* ctx->lock; the task that may map umem_slice now */
-	struct paste_slice *umem_slice;	/* ctx->lock */
+	struct paste_slice *umem_slice; /* ctx->lock */
 };
 
 /* One send, from its tx entry to its comp entry. */
 struct paste_send {
-	struct llist_node done;		/* in queue->done, or free list */
-	struct list_head list;		/* in conn->txq; socket lock */
-	struct paste_send *group;	/* head of the group whose ubuf refers to our bytes, or NULL */
-	struct paste_send *group_next;	/* the group's next member */
-	struct paste_send *group_tail;	/* head: the last member */
-	struct paste_conn *conn;	/* counted; NULL if it never had one */
+	struct llist_node done;	  /* in queue->done, or free list */
+	struct list_head list;	  /* in conn->txq; socket lock */
+	struct paste_send *group; /* head of the group whose ubuf refers to our bytes, or NULL */
+	struct paste_send *group_next; /* the group's next member */
+	struct paste_send *group_tail; /* head: the last member */
+	struct paste_conn *conn;       /* counted; NULL if it never had one */
 	struct paste_queue *q;
-	struct ubuf_info ubuf;		/* of the group, in its head */
+	struct ubuf_info ubuf; /* of the group, in its head */
 	u64 cookie;
 	u32 handle;
-	u32 chunk;			/* of the pool; 0: none */
+	u32 chunk; /* of the pool; 0: none */
 	u16 off, len;
-	u16 sent;			/* bytes handed to TCP */
-	u16 n_group;			/* head: members */
-	u16 flags;			/* PASTE_TX_* */
+	u16 sent;    /* bytes handed to TCP */
+	u16 n_group; /* head: members */
+	u16 flags;   /* PASTE_TX_* */
 	s32 result;
 };
 
-#define PASTE_Q_SYNCING		0	/* bit in queue->state: a thread is in sync */
+#define PASTE_Q_SYNCING 0 /* bit in queue->state: a thread is in sync */
 
 struct paste_queue {
 	/* set at create, then constant */
 	struct kref ref;
-	struct paste_ctx *ctx;		/* alive as long as the queue's file, which holds its file */
+	struct paste_ctx *ctx; /* alive as long as the queue's file, which holds its file */
 	struct paste_slice *slice;
 	u32 id;
-	void *kern, *user;		/* ring memory, vmalloc */
+	void *kern, *user; /* ring memory, vmalloc */
 	u32 kern_len, user_len;
-	u32 *flags;			/* in kern */
+	u32 *flags; /* in kern */
 	struct paste_send *sends;
-	struct rhashtable flows;	/* attached flows, see rx.c */
+	struct rhashtable flows; /* attached flows, see rx.c */
 
 	unsigned long state;
-	bool dead;			/* ring corruption */
+	bool dead; /* ring corruption */
 	wait_queue_head_t wait;
-	struct llist_head done;		/* finished sends; any context */
+	struct llist_head done; /* finished sends; any context */
 
 	/* slice->lock */
 	struct paste_ring rx;
-	struct list_head stalled;	/* connections that wait for room */
-	struct list_head sendable;	/* connections whose socket has room again */
+	struct list_head stalled;  /* connections that wait for room */
+	struct list_head sendable; /* connections whose socket has room again */
 	u32 n_stalled;
-	u32 epoch;			/* syncs; connections' quotas start anew with each */
-	u32 napi_id;			/* where plain connections' packets come from */
+	u32 epoch;   /* syncs; connections' quotas start anew with each */
+	u32 napi_id; /* where plain connections' packets come from */
 
 	/* who has PASTE_Q_SYNCING */
 	struct paste_ring fill, tx, comp;
 	struct llist_node *free_sends;
-	u32 n_sends;			/* under way */
+	u32 n_sends; /* under way */
 
 	atomic_t n_conns;
-	u32 rcv_share;			/* most that a socket's receive buffer may be */
-	struct delayed_work tx_work;	/* see tx.c */
+	u32 rcv_share;		     /* most that a socket's receive buffer may be */
+	struct delayed_work tx_work; /* see tx.c */
 	struct work_struct free_work;
-	struct paste_nic __rcu *nic;	/* ctx->lock, RCU */
-	u32 nic_ifindex, nic_queue;	/* ctx->lock; read without it for statistics */
+	struct paste_nic __rcu *nic; /* ctx->lock, RCU */
+	u32 nic_ifindex, nic_queue;  /* ctx->lock; read without it for statistics */
 	u64 stat[PASTE_STAT_N];
 };
 
@@ -183,42 +183,42 @@ struct paste_queue {
 struct paste_flow {
 	struct in6_addr remote, local;
 	__be16 remote_port, local_port;
-	u32 zero;			/* no padding in a hash key */
+	u32 zero; /* no padding in a hash key */
 	struct net *net;
 };
 
 struct paste_conn {
 	/* set at attach, then constant */
-	struct sock *sk;		/* sock_hold() */
+	struct sock *sk; /* sock_hold() */
 	struct paste_queue *q;
 	u32 handle;
 	u32 quota;
-	u32 attach_seq;			/* bytes before it were there before us */
+	u32 attach_seq; /* bytes before it were there before us */
 	struct paste_flow flow;
-	struct rhash_head flow_node;	/* q->flows */
-	void (*data_ready)(struct sock *sk);	/* the socket's own callbacks */
+	struct rhash_head flow_node;	     /* q->flows */
+	void (*data_ready)(struct sock *sk); /* the socket's own callbacks */
 	void (*state_change)(struct sock *sk);
 	void (*write_space)(struct sock *sk);
-	int rcvlowat;			/* the socket's own */
-	bool locked_rcvbuf;		/* we set SOCK_RCVBUF_LOCK */
+	int rcvlowat;	    /* the socket's own */
+	bool locked_rcvbuf; /* we set SOCK_RCVBUF_LOCK */
 	refcount_t ref;
 	struct rcu_head rcu;
 
 	/* socket lock */
-	bool ended;			/* the end entry is in the ring */
-	bool skip_urgent;		/* the next byte is the urgent one */
-	bool sending;			/* in tcp_sendmsg_locked() */
-	bool tx_closed;			/* SHUT_WR or CLOSE was executed */
-	u8 stop;			/* why the actor stopped: PASTE_STAT_STALL_* or 0 */
-	u32 used;			/* entries of this epoch */
+	bool ended;	  /* the end entry is in the ring */
+	bool skip_urgent; /* the next byte is the urgent one */
+	bool sending;	  /* in tcp_sendmsg_locked() */
+	bool tx_closed;	  /* SHUT_WR or CLOSE was executed */
+	u8 stop;	  /* why the actor stopped: PASTE_STAT_STALL_* or 0 */
+	u32 used;	  /* entries of this epoch */
 	u32 epoch;
-	int tx_err;			/* the first error; later sends are cancelled */
-	struct list_head txq;		/* sends that TCP has not taken all of */
-	struct paste_send *group;	/* open group, see tx.c */
+	int tx_err;		  /* the first error; later sends are cancelled */
+	struct list_head txq;	  /* sends that TCP has not taken all of */
+	struct paste_send *group; /* open group, see tx.c */
 
 	/* slice->lock */
-	struct list_head stall;		/* in q->stalled */
-	struct list_head ready;		/* in q->sendable */
+	struct list_head stall; /* in q->stalled */
+	struct list_head ready; /* in q->sendable */
 };
 
 /* Errors of set-up calls carry a sentence to the caller. */
@@ -226,8 +226,7 @@ struct paste_text {
 	char s[PASTE_TEXT_MAX];
 };
 
-static inline __printf(3, 4) int paste_fail(struct paste_text *text, int err,
-					    const char *fmt, ...)
+static inline __printf(3, 4) int paste_fail(struct paste_text *text, int err, const char *fmt, ...)
 {
 	va_list args;
 
@@ -257,24 +256,24 @@ void paste_dev_exit(void);
 
 /* queue.c */
 struct paste_queue *paste_queue_create(struct paste_ctx *ctx, struct paste_ioc_queue *a,
-				       struct paste_text *text);	/* ctx->lock */
-void paste_queue_unlist(struct paste_queue *q);		/* process context */
-void paste_queue_free(struct paste_queue *q);		/* process context */
-void paste_queue_put(struct paste_queue *q);		/* any context */
-void paste_queue_kill(struct paste_queue *q);		/* ring corruption; any lock */
-void paste_queue_wake(struct paste_queue *q);		/* any context */
-int paste_queue_room(struct paste_queue *q);		/* slice->lock */
-struct paste_rx *paste_queue_entry(struct paste_queue *q);	/* slice->lock */
-void paste_queue_publish(struct paste_queue *q);	/* slice->lock */
-void paste_queue_take_fills(struct paste_queue *q);	/* SYNCING */
-u32 paste_queue_rx_unread(const struct paste_queue *q);	/* any context */
+				       struct paste_text *text); /* ctx->lock */
+void paste_queue_unlist(struct paste_queue *q);			 /* process context */
+void paste_queue_free(struct paste_queue *q);			 /* process context */
+void paste_queue_put(struct paste_queue *q);			 /* any context */
+void paste_queue_kill(struct paste_queue *q);			 /* ring corruption; any lock */
+void paste_queue_wake(struct paste_queue *q);			 /* any context */
+int paste_queue_room(struct paste_queue *q);			 /* slice->lock */
+struct paste_rx *paste_queue_entry(struct paste_queue *q);	 /* slice->lock */
+void paste_queue_publish(struct paste_queue *q);		 /* slice->lock */
+void paste_queue_take_fills(struct paste_queue *q);		 /* SYNCING */
+u32 paste_queue_rx_unread(const struct paste_queue *q);		 /* any context */
 u32 paste_queue_comp_unread(const struct paste_queue *q);
 bool paste_queue_ready(struct paste_queue *q);
-int paste_queue_stats(struct paste_ctx *ctx, struct paste_ioc_stats *a);	/* process context */
+int paste_queue_stats(struct paste_ctx *ctx, struct paste_ioc_stats *a); /* process context */
 
 /* pool.c */
 int paste_pool_create(struct paste_ctx *ctx, struct paste_ioc_pool *a,
-		      struct paste_text *text);		/* ctx->lock */
+		      struct paste_text *text); /* ctx->lock */
 void paste_pool_destroy(struct paste_pool *pool);
 struct paste_slice *paste_slice_create(struct paste_pool *pool, u32 first, u32 n);
 void paste_slice_destroy(struct paste_slice *slice);
@@ -283,11 +282,11 @@ u32 paste_pool_chunk_of(const struct paste_pool *pool, const void *addr);
 int paste_pool_mmap(struct paste_pool *pool, struct vm_area_struct *vma);
 
 /* nic.c */
-int paste_nic_bind(struct paste_queue *q, struct paste_ioc_nic_bind *a,
-		   struct paste_text *text, struct file **file);	/* ctx->lock */
-int paste_nic_unbind(struct paste_queue *q);		/* ctx->lock */
-unsigned int paste_nic_napi_id(struct paste_queue *q);	/* SYNCING; 0: none */
-void paste_nic_refill_soon(struct paste_queue *q);	/* SYNCING */
+int paste_nic_bind(struct paste_queue *q, struct paste_ioc_nic_bind *a, struct paste_text *text,
+		   struct file **file);		       /* ctx->lock */
+int paste_nic_unbind(struct paste_queue *q);	       /* ctx->lock */
+unsigned int paste_nic_napi_id(struct paste_queue *q); /* SYNCING; 0: none */
+void paste_nic_refill_soon(struct paste_queue *q);     /* SYNCING */
 int paste_nic_mmap(struct paste_ctx *ctx, struct vm_area_struct *vma);
 bool paste_nic_is_window(struct paste_ctx *ctx, struct vm_area_struct *vma);
 int paste_nic_init(void);
@@ -295,31 +294,31 @@ void paste_nic_exit(void);
 
 /* rx.c */
 u32 paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_device *dev,
-		   const unsigned long *ports, u32 i, u32 off, u32 len);	/* our NAPI */
+		   const unsigned long *ports, u32 i, u32 off, u32 len); /* our NAPI */
 void paste_rx_flow_of(const struct sock *sk, struct paste_flow *flow);
 int paste_rx_add_flow(struct paste_conn *c);
 void paste_rx_del_flow(struct paste_conn *c);
 int paste_rx_init_flows(struct paste_queue *q);
-u32 paste_rx_copy_reason(const void *data);		/* any context */
+u32 paste_rx_copy_reason(const void *data); /* any context */
 
 /* tap.c */
 int paste_tap_attach(struct paste_queue *q, struct paste_ioc_attach *a,
-		     struct paste_text *text);		/* ctx->lock */
-int paste_tap_detach(struct paste_queue *q, u32 handle);	/* process context */
-void paste_tap_detach_conn(struct paste_conn *c);	/* process context */
-void paste_tap_detach_all(struct paste_queue *q);	/* process context; waits for RCU */
-void paste_tap_resume(struct paste_queue *q);		/* process context */
-struct paste_conn *paste_tap_get(struct paste_queue *q, u32 handle);	/* ERR_PTR */
-void paste_tap_put(struct paste_conn *c);		/* any context */
+		     struct paste_text *text);		 /* ctx->lock */
+int paste_tap_detach(struct paste_queue *q, u32 handle); /* process context */
+void paste_tap_detach_conn(struct paste_conn *c);	 /* process context */
+void paste_tap_detach_all(struct paste_queue *q);	 /* process context; waits for RCU */
+void paste_tap_resume(struct paste_queue *q);		 /* process context */
+struct paste_conn *paste_tap_get(struct paste_queue *q, u32 handle); /* ERR_PTR */
+void paste_tap_put(struct paste_conn *c);			     /* any context */
 
 /* tx.c */
 int paste_tx_init(struct paste_queue *q);
-void paste_tx_batch(struct paste_queue *q);		/* SYNCING */
-void paste_tx_complete(struct paste_queue *q);		/* SYNCING: done to comp */
-void paste_tx_ready(struct paste_conn *c);		/* socket lock */
-void paste_tx_resume(struct paste_queue *q);		/* process context */
-void paste_tx_cancel(struct paste_conn *c, int err);	/* socket lock */
-void paste_tx_drain(struct paste_queue *q);		/* SYNCING; waits */
-void paste_tx_free(struct paste_queue *q);		/* process context */
+void paste_tx_batch(struct paste_queue *q);	     /* SYNCING */
+void paste_tx_complete(struct paste_queue *q);	     /* SYNCING: done to comp */
+void paste_tx_ready(struct paste_conn *c);	     /* socket lock */
+void paste_tx_resume(struct paste_queue *q);	     /* process context */
+void paste_tx_cancel(struct paste_conn *c, int err); /* socket lock */
+void paste_tx_drain(struct paste_queue *q);	     /* SYNCING; waits */
+void paste_tx_free(struct paste_queue *q);	     /* process context */
 
 #endif /* PASTE_INTERNAL_H */

@@ -33,23 +33,23 @@
 #include "internal.h"
 #include "trace.h"
 
-#define NIC_MAX_ENTRIES		4096
-#define NIC_WATCHDOG_MS		5
-#define NIC_PAD			(ETH_HLEN + 2 * VLAN_HLEN + ETH_FCS_LEN)
+#define NIC_MAX_ENTRIES 4096
+#define NIC_WATCHDOG_MS 5
+#define NIC_PAD		(ETH_HLEN + 2 * VLAN_HLEN + ETH_FCS_LEN)
 
 /* What the driver would take out of a frame before we see it. */
-#define NIC_BAD_FEATURES	(NETIF_F_HW_VLAN_CTAG_RX | NETIF_F_HW_VLAN_STAG_RX | \
-				 NETIF_F_LRO | NETIF_F_GRO_HW)
+#define NIC_BAD_FEATURES \
+	(NETIF_F_HW_VLAN_CTAG_RX | NETIF_F_HW_VLAN_STAG_RX | NETIF_F_LRO | NETIF_F_GRO_HW)
 
 /* Where in a context's file the temporary view for UMEM registration is. */
-#define NIC_WINDOW		(1ULL << 62)
-#define NIC_WINDOW_SHIFT	36	/* more than the largest pool has bytes */
+#define NIC_WINDOW	 (1ULL << 62)
+#define NIC_WINDOW_SHIFT 36 /* more than the largest pool has bytes */
 
 struct nic_ring {
 	struct paste_ring r;
 	u32 *flags;
 	void *kva;
-	struct page **pages;	/* pinned and vmapped; NULL: one compound page */
+	struct page **pages; /* pinned and vmapped; NULL: one compound page */
 	int n_pages;
 };
 
@@ -57,29 +57,29 @@ struct paste_nic {
 	/* set at bind, then constant */
 	struct paste_queue *q;
 	struct socket *sock;
-	struct file *file;		/* counted; owns sock */
-	struct net_device *napi_dev;	/* dummy, for napi */
+	struct file *file;	     /* counted; owns sock */
+	struct net_device *napi_dev; /* dummy, for napi */
 	u32 entries;
 	u32 nic_queue;
 	struct work_struct put_work;
 
 	struct napi_struct napi;
-	wait_queue_entry_t wait;	/* in the socket's wait queue */
+	wait_queue_entry_t wait; /* in the socket's wait queue */
 	struct timer_list watchdog;
-	struct nic_ring rx, fill;	/* NAPI only */
-	bool short_of_chunks;		/* written by NAPI */
-	unsigned int napi_id;		/* the driver's, for busy polling */
+	struct nic_ring rx, fill; /* NAPI only */
+	bool short_of_chunks;	  /* written by NAPI */
+	unsigned int napi_id;	  /* the driver's, for busy polling */
 
 	/* rtnl */
-	struct list_head list;		/* in nics */
-	struct net_device *dev;		/* counted; NULL after it went away */
+	struct list_head list;	/* in nics */
+	struct net_device *dev; /* counted; NULL after it went away */
 	netdevice_tracker tracker;
-	bool bad_offload;		/* also read by NAPI */
+	bool bad_offload; /* also read by NAPI */
 
 	DECLARE_BITMAP(ports, 65536);
 };
 
-static LIST_HEAD(nics);			/* rtnl */
+static LIST_HEAD(nics); /* rtnl */
 
 static struct xdp_sock *nic_xs(struct paste_nic *nic)
 {
@@ -165,7 +165,7 @@ static void nic_frame(struct paste_nic *nic, struct net_device *dev, u64 addr, u
 static int nic_poll(struct napi_struct *napi, int budget)
 {
 	struct paste_nic *nic = container_of(napi, struct paste_nic, napi);
-	struct net_device *dev = READ_ONCE(nic->dev);	/* stays until napi_disable() */
+	struct net_device *dev = READ_ONCE(nic->dev); /* stays until napi_disable() */
 	struct xdp_desc *d;
 	int done = 0, n;
 
@@ -182,8 +182,7 @@ static int nic_poll(struct napi_struct *napi, int budget)
 	rcu_read_unlock();
 
 	/* frames may have come between the look at the ring and the completion */
-	if (done < budget && napi_complete_done(napi, done) &&
-	    paste_ring_avail(&nic->rx.r) > 0)
+	if (done < budget && napi_complete_done(napi, done) && paste_ring_avail(&nic->rx.r) > 0)
 		napi_schedule(napi);
 	return done;
 }
@@ -271,7 +270,7 @@ int paste_nic_mmap(struct paste_ctx *ctx, struct vm_area_struct *vma)
 
 	if (READ_ONCE(ctx->umem_task) != current)
 		return -EINVAL;
-	slice = ctx->umem_slice;	/* ours: we hold ctx->lock, in the ioctl */
+	slice = ctx->umem_slice; /* ours: we hold ctx->lock, in the ioctl */
 	pool = slice->pool;
 	pages = slice->t.n / pool->per_page;
 	if (vma->vm_pgoff != nic_window(ctx) >> PAGE_SHIFT || vma_pages(vma) != pages ||
@@ -280,8 +279,7 @@ int paste_nic_mmap(struct paste_ctx *ctx, struct vm_area_struct *vma)
 	vm_flags_set(vma, VM_MIXEDMAP | VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
 	vma->vm_ops = &nic_view_ops;
 	for (i = 0, addr = vma->vm_start; i < pages; i++, addr += PAGE_SIZE) {
-		err = vm_insert_page(vma, addr,
-				     pool->pages[slice->first / pool->per_page + i]);
+		err = vm_insert_page(vma, addr, pool->pages[slice->first / pool->per_page + i]);
 		if (err)
 			return err;
 	}
@@ -313,8 +311,8 @@ static int nic_register_umem(struct paste_nic *nic)
 	if (IS_ERR_VALUE(addr))
 		return (int)addr;
 	mr.addr = addr;
-	err = nic->sock->ops->setsockopt(nic->sock, SOL_XDP, XDP_UMEM_REG,
-					 KERNEL_SOCKPTR(&mr), sizeof(mr));
+	err = nic->sock->ops->setsockopt(nic->sock, SOL_XDP, XDP_UMEM_REG, KERNEL_SOCKPTR(&mr),
+					 sizeof(mr));
 	vm_munmap(addr, len);
 	unmap_mapping_range(ctx->file->f_mapping, nic_window(ctx), len, 1);
 	if (err)
@@ -441,12 +439,13 @@ static int nic_make_rings(struct paste_nic *nic)
 {
 	struct xdp_mmap_offsets off;
 
-	return nic_set_ring(nic, XDP_RX_RING, nic->entries) ?:
-	       nic_set_ring(nic, XDP_UMEM_FILL_RING, nic->entries) ?:
-	       nic_set_ring(nic, XDP_UMEM_COMPLETION_RING, 64) ?:
-	       nic_ring_offsets(nic, &off) ?:
-	       nic_ring_map(nic, &nic->rx, XDP_PGOFF_RX_RING, &off.rx, sizeof(struct xdp_desc)) ?:
-	       nic_ring_map(nic, &nic->fill, XDP_UMEM_PGOFF_FILL_RING, &off.fr, sizeof(u64));
+	return nic_set_ring(nic, XDP_RX_RING, nic->entries)		   ?:
+		       nic_set_ring(nic, XDP_UMEM_FILL_RING, nic->entries) ?:
+		       nic_set_ring(nic, XDP_UMEM_COMPLETION_RING, 64)	   ?:
+		       nic_ring_offsets(nic, &off)			   ?:
+		       nic_ring_map(nic, &nic->rx, XDP_PGOFF_RX_RING, &off.rx, sizeof(struct xdp_desc)) ?:
+		       nic_ring_map(nic, &nic->fill, XDP_UMEM_PGOFF_FILL_RING, &off.fr,
+				    sizeof(u64));
 }
 
 /* --------------------------------------------------------- bind, unbind --- */
@@ -461,9 +460,12 @@ static int nic_check_mtu(const struct paste_nic *nic, int mtu)
 static int nic_check_dev(struct paste_nic *nic, struct net_device *dev, struct paste_text *text)
 {
 	ASSERT_RTNL();
+	if (!dev->netdev_ops->ndo_xsk_wakeup)
+		return paste_fail(text, -EOPNOTSUPP,
+				  "ifindex: the driver of %s has no AF_XDP zero copy", dev->name);
 	if (nic->nic_queue >= dev->real_num_rx_queues)
-		return paste_fail(text, -ENODEV, "nic_queue: %s has %u RX queues",
-				  dev->name, dev->real_num_rx_queues);
+		return paste_fail(text, -ENODEV, "nic_queue: %s has %u RX queues", dev->name,
+				  dev->real_num_rx_queues);
 	if (dev->features & (NETIF_F_HW_VLAN_CTAG_RX | NETIF_F_HW_VLAN_STAG_RX))
 		return paste_fail(text, -EBUSY, "ifindex: switch rx-vlan-offload of %s off",
 				  dev->name);
@@ -473,7 +475,8 @@ static int nic_check_dev(struct paste_nic *nic, struct net_device *dev, struct p
 	if (!(dev->flags & IFF_UP))
 		return paste_fail(text, -EBUSY, "ifindex: %s is down", dev->name);
 	if (nic_check_mtu(nic, dev->mtu))
-		return paste_fail(text, -EBUSY, "ifindex: the MTU of %s, %u, is too large for chunks of %u",
+		return paste_fail(text, -EBUSY,
+				  "ifindex: the MTU of %s, %u, is too large for chunks of %u",
 				  dev->name, dev->mtu, nic->q->slice->pool->chunk_size);
 	return 0;
 }
@@ -487,7 +490,8 @@ static int nic_check(struct paste_queue *q, struct paste_ioc_nic_bind *a, struct
 	if (a->resv)
 		return paste_fail(text, -EINVAL, "resv: not zero");
 	if (!capable(CAP_NET_ADMIN) || !capable(CAP_NET_RAW))
-		return paste_fail(text, -EPERM, "binding a NIC needs CAP_NET_ADMIN and CAP_NET_RAW");
+		return paste_fail(text, -EPERM,
+				  "binding a NIC needs CAP_NET_ADMIN and CAP_NET_RAW");
 	if (rcu_access_pointer(q->nic))
 		return paste_fail(text, -EBUSY, "this queue is bound already");
 	if (!a->n_ports || a->n_ports > PASTE_PORTS_MAX)
@@ -537,18 +541,19 @@ static int nic_make_socket(struct paste_nic *nic)
 		return err;
 	nic->file = sock_alloc_file(nic->sock, O_CLOEXEC | O_RDWR, NULL);
 	if (IS_ERR(nic->file)) {
-		err = PTR_ERR(nic->file);	/* the socket is gone already */
+		err = PTR_ERR(nic->file); /* the socket is gone already */
 		nic->file = NULL;
 		nic->sock = NULL;
+		return err;
 	}
-	return err;
+	/* nic_kick() runs with BH off: it must never busy-poll (net.core.busy_read) */
+	WRITE_ONCE(nic->sock->sk->sk_ll_usec, 0);
+	return 0;
 }
 
-static int nic_make_napi(struct paste_nic *nic)
+/* Cannot fail: a binding with a device is one whose hooks are in place. rtnl held. */
+static void nic_arm(struct paste_nic *nic)
 {
-	nic->napi_dev = paste_alloc_dummy();
-	if (!nic->napi_dev)
-		return -ENOMEM;
 	/* else sockets would busy-poll our NAPI, which cannot make the NIC move */
 	set_bit(NAPI_STATE_NO_BUSY_POLL, &nic->napi.state);
 	netif_napi_add(nic->napi_dev, &nic->napi, nic_poll);
@@ -556,12 +561,11 @@ static int nic_make_napi(struct paste_nic *nic)
 	timer_setup(&nic->watchdog, nic_watchdog, 0);
 	init_waitqueue_func_entry(&nic->wait, nic_wake);
 	add_wait_queue(sk_sleep(nic->sock->sk), &nic->wait);
-	return 0;
 }
 
 /*
  * Nothing of ours runs any more, and the device is not referred to. rtnl held;
- * once, by unbind or because the device goes away.
+ * by unbind, or before it because the device goes away.
  * 1. Out of the wait queue: its lock waits for a callback that is running.
  * 2. The watchdog is stopped and waited for.
  * 3. napi_disable() waits for the poll, and keeps it from being scheduled.
@@ -579,7 +583,7 @@ static void nic_quiesce(struct paste_nic *nic)
 	nic->dev = NULL;
 }
 
-static int nic_hold_dev(struct paste_nic *nic, u32 ifindex, struct paste_text *text)
+static int nic_take_dev(struct paste_nic *nic, u32 ifindex, struct paste_text *text)
 {
 	struct net_device *dev;
 	int err;
@@ -592,6 +596,7 @@ static int nic_hold_dev(struct paste_nic *nic, u32 ifindex, struct paste_text *t
 		netdev_hold(dev, &nic->tracker, GFP_KERNEL);
 		nic->dev = dev;
 		list_add(&nic->list, &nics);
+		nic_arm(nic);
 	}
 	rtnl_unlock();
 	return err;
@@ -600,7 +605,7 @@ static int nic_hold_dev(struct paste_nic *nic, u32 ifindex, struct paste_text *t
 /*
  * From binding to nothing, also from half a binding. Process context, without
  * rtnl.
- * 1. Quiesce (see there): no more frames, no more lending.
+ * 1. Quiesce: no more frames, no more lending.
  * 2. RCU: nobody in sync sees the binding any more (synchronize_net() is part
  *    of netif_napi_del()).
  * 3. The socket's last reference, unless the application still has the fd.
@@ -612,7 +617,8 @@ static int nic_hold_dev(struct paste_nic *nic, u32 ifindex, struct paste_text *t
 static void nic_destroy(struct paste_nic *nic, u32 pinned)
 {
 	struct paste_slice *slice = nic->q->slice;
-	struct page *last = virt_to_page(paste_chunk_addr(slice->pool, slice->first + slice->t.n - 1));
+	struct page *last =
+		virt_to_page(paste_chunk_addr(slice->pool, slice->first + slice->t.n - 1));
 	int refs;
 	u32 i;
 
@@ -633,10 +639,10 @@ static void nic_destroy(struct paste_nic *nic, u32 pinned)
 	if (nic->file) {
 		queue_work(paste_wq, &nic->put_work);
 		flush_work(&nic->put_work);
-		rcu_barrier();	/* the struct sock is freed by RCU, then the work item starts */
+		rcu_barrier(); /* the struct sock is freed by RCU, then the work item starts */
 	}
-	if (!pinned || !read_poll_timeout(page_ref_count, refs, refs < GUP_PIN_COUNTING_BIAS,
-					  500, 2 * USEC_PER_SEC, false, last)) {
+	if (!pinned || !read_poll_timeout(page_ref_count, refs, refs < GUP_PIN_COUNTING_BIAS, 500,
+					  2 * USEC_PER_SEC, false, last)) {
 		spin_lock_bh(&slice->lock);
 		for (i = 0; i < slice->t.n; i++)
 			if (paste_chunk_is_lent(&slice->t, i))
@@ -651,15 +657,15 @@ static int nic_bind_socket(struct paste_nic *nic, struct paste_ioc_nic_bind *a,
 			   struct paste_text *text)
 {
 	struct sockaddr_xdp sx = {
-		.sxdp_family	= AF_XDP,
-		.sxdp_flags	= XDP_ZEROCOPY | XDP_USE_NEED_WAKEUP,
-		.sxdp_ifindex	= a->ifindex,
-		.sxdp_queue_id	= a->nic_queue,
+		.sxdp_family = AF_XDP,
+		.sxdp_flags = XDP_ZEROCOPY | XDP_USE_NEED_WAKEUP,
+		.sxdp_ifindex = a->ifindex,
+		.sxdp_queue_id = a->nic_queue,
 	};
 	int err;
 
 	local_bh_disable();
-	nic_refill(nic);	/* drivers take buffers while they bind */
+	nic_refill(nic); /* drivers take buffers while they bind */
 	local_bh_enable();
 	err = kernel_bind(nic->sock, (struct sockaddr *)&sx, sizeof(sx));
 	if (err == -EOPNOTSUPP)
@@ -668,14 +674,15 @@ static int nic_bind_socket(struct paste_nic *nic, struct paste_ioc_nic_bind *a,
 		return paste_fail(text, err, "nic_queue: RX queue %u has another AF_XDP socket",
 				  a->nic_queue);
 	if (err)
-		return paste_fail(text, err, "ifindex: its driver refuses AF_XDP zero copy (%d)", err);
+		return paste_fail(text, err, "ifindex: its driver refuses AF_XDP zero copy (%d)",
+				  err);
 	nic->napi_id = xsk_pool_get_napi_id(nic_xs(nic)->pool);
 	return 0;
 }
 
 /* The steps of bind that nic_destroy() undoes, whichever were done. */
-static int nic_set_up(struct paste_nic *nic, struct paste_ioc_nic_bind *a,
-		      struct paste_text *text, u32 *pinned)
+static int nic_set_up(struct paste_nic *nic, struct paste_ioc_nic_bind *a, struct paste_text *text,
+		      u32 *pinned)
 {
 	int err;
 
@@ -694,17 +701,17 @@ static int nic_set_up(struct paste_nic *nic, struct paste_ioc_nic_bind *a,
 	err = nic_make_rings(nic);
 	if (err)
 		return paste_fail(text, err, "cannot make the AF_XDP rings (%d)", err);
-	err = nic_hold_dev(nic, a->ifindex, text);
-	if (err)
-		return err;
-	err = nic_make_napi(nic);
+	nic->napi_dev = paste_alloc_dummy();
+	if (!nic->napi_dev)
+		return -ENOMEM;
+	err = nic_take_dev(nic, a->ifindex, text);
 	if (err)
 		return err;
 	return nic_bind_socket(nic, a, text);
 }
 
-int paste_nic_bind(struct paste_queue *q, struct paste_ioc_nic_bind *a,
-		   struct paste_text *text, struct file **file)
+int paste_nic_bind(struct paste_queue *q, struct paste_ioc_nic_bind *a, struct paste_text *text,
+		   struct file **file)
 {
 	struct paste_nic *nic;
 	u32 pinned = 0;
@@ -754,11 +761,12 @@ static int nic_event(struct notifier_block *nb, unsigned long event, void *ptr)
 	struct netdev_notifier_info_ext *ext = ptr;
 	struct paste_nic *nic;
 
-	list_for_each_entry(nic, &nics, list) {
+	list_for_each_entry(nic, &nics, list)
+	{
 		if (nic->dev != dev)
 			continue;
 		if (event == NETDEV_UNREGISTER)
-			nic_quiesce(nic);	/* AF_XDP has let go of it before us */
+			nic_quiesce(nic); /* AF_XDP has let go of it before us */
 		else if (event == NETDEV_FEAT_CHANGE)
 			WRITE_ONCE(nic->bad_offload, dev->features & NIC_BAD_FEATURES);
 		else if (event == NETDEV_PRECHANGEMTU && nic_check_mtu(nic, ext->ext.mtu))

@@ -98,8 +98,7 @@ static void pool_write_header(struct paste_pool *pool)
 	h->bytes = (u64)pool->n_pages << PAGE_SHIFT;
 }
 
-static int pool_check(const struct paste_ioc_pool *a, u32 per_page,
-		      struct paste_text *text)
+static int pool_check(const struct paste_ioc_pool *a, u32 per_page, struct paste_text *text)
 {
 	if (a->flags & ~PASTE_POOL_RX_WRITABLE)
 		return paste_fail(text, -EOPNOTSUPP, "flags: unknown bits %#x",
@@ -111,8 +110,8 @@ static int pool_check(const struct paste_ioc_pool *a, u32 per_page,
 		return paste_fail(text, -EINVAL, "chunk_size: %u is not 4096 or 2048",
 				  a->chunk_size);
 	if (a->n_rx < PASTE_MIN_CHUNKS || a->n_rx > PASTE_MAX_CHUNKS || a->n_rx % per_page)
-		return paste_fail(text, -EINVAL, "n_rx: %u is not %u to %u in whole pages",
-				  a->n_rx, PASTE_MIN_CHUNKS, PASTE_MAX_CHUNKS);
+		return paste_fail(text, -EINVAL, "n_rx: %u is not %u to %u in whole pages", a->n_rx,
+				  PASTE_MIN_CHUNKS, PASTE_MAX_CHUNKS);
 	if (a->n_tx > PASTE_MAX_CHUNKS - a->n_rx || a->n_tx % per_page)
 		return paste_fail(text, -EINVAL, "n_tx: %u is more than %u or not whole pages",
 				  a->n_tx, PASTE_MAX_CHUNKS - a->n_rx);
@@ -126,7 +125,7 @@ static void pool_lay_out(struct paste_pool *pool, const struct paste_ioc_pool *a
 	pool->chunk_size = a->chunk_size ?: 4096;
 	pool->chunk_shift = ilog2(pool->chunk_size);
 	pool->per_page = PAGE_SIZE / pool->chunk_size;
-	pool->first_rx = pool->per_page;	/* the header has a page of its own */
+	pool->first_rx = pool->per_page; /* the header has a page of its own */
 	pool->n_rx = a->n_rx;
 	pool->first_tx = pool->first_rx + pool->n_rx;
 	pool->n_tx = a->n_tx;
@@ -134,8 +133,7 @@ static void pool_lay_out(struct paste_pool *pool, const struct paste_ioc_pool *a
 	pool->rx_writable = a->flags & PASTE_POOL_RX_WRITABLE;
 }
 
-int paste_pool_create(struct paste_ctx *ctx, struct paste_ioc_pool *a,
-		      struct paste_text *text)
+int paste_pool_create(struct paste_ctx *ctx, struct paste_ioc_pool *a, struct paste_text *text)
 {
 	struct paste_pool *pool;
 	u32 pages;
@@ -156,7 +154,8 @@ int paste_pool_create(struct paste_ctx *ctx, struct paste_ioc_pool *a,
 	pages = pool->n_chunks / pool->per_page;
 	err = pool_charge(pool, pages);
 	if (err) {
-		paste_fail(text, err, "n_rx, n_tx: %u pages are more than RLIMIT_MEMLOCK allows", pages);
+		paste_fail(text, err, "n_rx, n_tx: %u pages are more than RLIMIT_MEMLOCK allows",
+			   pages);
 		goto err_free;
 	}
 	err = -ENOMEM;
@@ -175,7 +174,7 @@ int paste_pool_create(struct paste_ctx *ctx, struct paste_ioc_pool *a,
 	a->first_tx = pool->first_tx;
 	a->bytes = (u64)pages << PAGE_SHIFT;
 	ctx->next_chunk = pool->first_rx;
-	smp_store_release(&ctx->pool, pool);	/* pairs with mmap's acquire */
+	smp_store_release(&ctx->pool, pool); /* pairs with mmap's acquire */
 	return 0;
 
 err_pages:
@@ -212,8 +211,7 @@ void *paste_chunk_addr(const struct paste_pool *pool, u32 chunk)
 {
 	u32 page = chunk / pool->per_page;
 
-	return page_address(pool->pages[page]) +
-	       (chunk % pool->per_page) * pool->chunk_size;
+	return page_address(pool->pages[page]) + (chunk % pool->per_page) * pool->chunk_size;
 }
 
 /*
@@ -283,8 +281,7 @@ static vm_fault_t pool_fault(struct vm_fault *vmf)
 
 	if (vmf->pgoff >= pool->n_pages)
 		return VM_FAULT_SIGBUS;
-	return vmf_insert_pfn(vmf->vma, vmf->address,
-			      page_to_pfn(pool->pages[vmf->pgoff]));
+	return vmf_insert_pfn(vmf->vma, vmf->address, page_to_pfn(pool->pages[vmf->pgoff]));
 }
 
 static const struct vm_operations_struct pool_vm_ops = {
@@ -311,7 +308,7 @@ int paste_pool_mmap(struct paste_pool *pool, struct vm_area_struct *vma)
 	}
 	vm_flags_clear(vma, VM_MAYEXEC);
 	vm_flags_set(vma, VM_PFNMAP | VM_IO | VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
-	vma->vm_private_data = pool;	/* lives as long as the file, which the vma holds */
+	vma->vm_private_data = pool; /* lives as long as the file, which the vma holds */
 	vma->vm_ops = &pool_vm_ops;
 	return 0;
 }

@@ -17,15 +17,15 @@
 static DEFINE_MUTEX(queues_lock);
 static DEFINE_XARRAY_ALLOC1(queues);
 
-#define RING_ALIGN	64	/* indices and rings begin on cache lines */
+#define RING_ALIGN 64 /* indices and rings begin on cache lines */
 
 static int queue_check_entries(u32 *n, u32 def, const char *what, struct paste_text *text)
 {
 	if (!*n)
 		*n = def;
 	if (!is_power_of_2(*n) || *n < 64 || *n > PASTE_MAX_ENTRIES)
-		return paste_fail(text, -EINVAL, "%s: %u is not a power of two from 64 to %u",
-				  what, *n, PASTE_MAX_ENTRIES);
+		return paste_fail(text, -EINVAL, "%s: %u is not a power of two from 64 to %u", what,
+				  *n, PASTE_MAX_ENTRIES);
 	return 0;
 }
 
@@ -41,11 +41,12 @@ static int queue_check(struct paste_ctx *ctx, struct paste_ioc_queue *a, struct 
 	if (!ctx->pool)
 		return paste_fail(text, -ENXIO, "this context has no pool yet");
 	if (ctx->n_queues == PASTE_MAX_QUEUES)
-		return paste_fail(text, -ENOSPC, "this context has had %u queues", PASTE_MAX_QUEUES);
-	err = queue_check_entries(&a->rx_entries, 4096, "rx_entries", text) ?:
-	      queue_check_entries(&a->fill_entries, 4096, "fill_entries", text) ?:
-	      queue_check_entries(&a->tx_entries, 1024, "tx_entries", text) ?:
-	      queue_check_entries(&a->comp_entries, 2048, "comp_entries", text);
+		return paste_fail(text, -ENOSPC, "this context has had %u queues",
+				  PASTE_MAX_QUEUES);
+	err = queue_check_entries(&a->rx_entries, 4096, "rx_entries", text)		?:
+		      queue_check_entries(&a->fill_entries, 4096, "fill_entries", text) ?:
+		      queue_check_entries(&a->tx_entries, 1024, "tx_entries", text)	?:
+		      queue_check_entries(&a->comp_entries, 2048, "comp_entries", text);
 	if (err)
 		return err;
 	left = ctx->pool->first_tx - ctx->next_chunk;
@@ -79,18 +80,19 @@ static int queue_alloc_rings(struct paste_queue *q, struct paste_ioc_queue *a)
 	a->user_len = q->user_len;
 	a->rx = (struct paste_ring_offsets){ 0, 0, rx, a->rx_entries };
 	a->comp = (struct paste_ring_offsets){ RING_ALIGN, RING_ALIGN, comp, a->comp_entries };
-	a->fill = (struct paste_ring_offsets){ 2 * RING_ALIGN, 2 * RING_ALIGN, fill, a->fill_entries };
+	a->fill = (struct paste_ring_offsets){ 2 * RING_ALIGN, 2 * RING_ALIGN, fill,
+					       a->fill_entries };
 	a->tx = (struct paste_ring_offsets){ 3 * RING_ALIGN, 3 * RING_ALIGN, tx, a->tx_entries };
 	a->flags_off = 4 * RING_ALIGN;
 	q->flags = q->kern + a->flags_off;
-	paste_ring_init(&q->rx, q->kern + a->rx.prod, q->user + a->rx.cons,
-			q->kern + rx, a->rx_entries);
-	paste_ring_init(&q->comp, q->kern + a->comp.prod, q->user + a->comp.cons,
-			q->kern + comp, a->comp_entries);
-	paste_ring_init(&q->fill, q->user + a->fill.prod, q->kern + a->fill.cons,
-			q->user + fill, a->fill_entries);
-	paste_ring_init(&q->tx, q->user + a->tx.prod, q->kern + a->tx.cons,
-			q->user + tx, a->tx_entries);
+	paste_ring_init(&q->rx, q->kern + a->rx.prod, q->user + a->rx.cons, q->kern + rx,
+			a->rx_entries);
+	paste_ring_init(&q->comp, q->kern + a->comp.prod, q->user + a->comp.cons, q->kern + comp,
+			a->comp_entries);
+	paste_ring_init(&q->fill, q->user + a->fill.prod, q->kern + a->fill.cons, q->user + fill,
+			a->fill_entries);
+	paste_ring_init(&q->tx, q->user + a->tx.prod, q->kern + a->tx.cons, q->user + tx,
+			a->tx_entries);
 	return 0;
 }
 
@@ -255,8 +257,8 @@ u32 paste_queue_comp_unread(const struct paste_queue *q)
 /* Something to take, or something that sync must move to where it can be taken. */
 bool paste_queue_ready(struct paste_queue *q)
 {
-	return paste_queue_rx_unread(q) || paste_queue_comp_unread(q) ||
-	       !llist_empty(&q->done) || READ_ONCE(q->dead);
+	return paste_queue_rx_unread(q) || paste_queue_comp_unread(q) || !llist_empty(&q->done) ||
+	       READ_ONCE(q->dead);
 }
 
 static bool queue_visible(struct paste_ctx *ctx, struct paste_queue *q)
@@ -279,7 +281,8 @@ static void queue_read_stats(struct paste_queue *q, struct paste_ioc_stats *a)
 	a->chunks = slice->t.n;
 	a->first_chunk = slice->first;
 	spin_lock_bh(&slice->lock);
-	a->chunks_free = slice->t.n_free;
+	a->chunks_held = slice->t.n_held;
+	a->chunks_free = slice->t.n - slice->t.n_lent - slice->t.n_held;
 	a->chunks_lent = slice->t.n_lent;
 	a->stalled = q->n_stalled;
 	spin_unlock_bh(&slice->lock);
@@ -295,6 +298,8 @@ int paste_queue_stats(struct paste_ctx *ctx, struct paste_ioc_stats *a)
 
 	if (a->flags & ~PASTE_STATS_NEXT)
 		return -EOPNOTSUPP;
+	if (a->resv)
+		return -EINVAL;
 	mutex_lock(&queues_lock);
 	q = xa_find(&queues, &id, a->flags & PASTE_STATS_NEXT ? ULONG_MAX : id, XA_PRESENT);
 	while (q && !queue_visible(ctx, q) && a->flags & PASTE_STATS_NEXT)

@@ -25,19 +25,22 @@
 #define PASTE_RING_H
 
 struct paste_ring {
-	u32 *prod;	/* shared; ours when we produce */
-	u32 *cons;	/* shared; ours when we consume */
-	void *desc;	/* shared; entry 0 */
-	u32 mask;	/* entries - 1 */
-	u32 head;	/* our own index, ahead of the shared one until published */
-	u32 peer;	/* the last good copy of the peer's index */
+	u32 *prod;  /* shared; ours when we produce */
+	u32 *cons;  /* shared; ours when we consume */
+	void *desc; /* shared; entry 0 */
+	u32 mask;   /* entries - 1 */
+	u32 head;   /* our own index, ahead of the shared one until published */
+	u32 peer;   /* the last good copy of the peer's index */
 };
 
-static inline void paste_ring_init(struct paste_ring *r, u32 *prod, u32 *cons,
-				   void *desc, u32 entries)
+static inline void paste_ring_init(struct paste_ring *r, u32 *prod, u32 *cons, void *desc,
+				   u32 entries)
 {
 	*r = (struct paste_ring){
-		.prod = prod, .cons = cons, .desc = desc, .mask = entries - 1,
+		.prod = prod,
+		.cons = cons,
+		.desc = desc,
+		.mask = entries - 1,
 	};
 }
 
@@ -48,7 +51,7 @@ static inline int paste_ring_room(struct paste_ring *r)
 
 	if (used <= r->mask)
 		return r->mask + 1 - used;
-	used = r->head - smp_load_acquire(r->cons);	/* A, pairs with D */
+	used = r->head - smp_load_acquire(r->cons); /* A, pairs with D */
 	if (used > r->mask + 1)
 		return -EIO;
 	r->peer = r->head - used;
@@ -58,7 +61,7 @@ static inline int paste_ring_room(struct paste_ring *r)
 /* Producer: entries that the peer has not consumed, or -EIO. */
 static inline int paste_ring_unread(struct paste_ring *r)
 {
-	u32 used = r->head - smp_load_acquire(r->cons);	/* A, pairs with D */
+	u32 used = r->head - smp_load_acquire(r->cons); /* A, pairs with D */
 
 	if (used > r->mask + 1)
 		return -EIO;
@@ -69,13 +72,13 @@ static inline int paste_ring_unread(struct paste_ring *r)
 /* Producer: make entries up to head visible. */
 static inline void paste_ring_publish(struct paste_ring *r)
 {
-	smp_store_release(r->prod, r->head);		/* B, pairs with C */
+	smp_store_release(r->prod, r->head); /* B, pairs with C */
 }
 
 /* Consumer: how many entries there are to read, or -EIO. */
 static inline int paste_ring_avail(struct paste_ring *r)
 {
-	u32 n = smp_load_acquire(r->prod) - r->head;	/* C, pairs with B */
+	u32 n = smp_load_acquire(r->prod) - r->head; /* C, pairs with B */
 
 	if (n > r->mask + 1)
 		return -EIO;
@@ -86,11 +89,10 @@ static inline int paste_ring_avail(struct paste_ring *r)
 /* Consumer: tell the producer that entries up to head were read. */
 static inline void paste_ring_retire(struct paste_ring *r)
 {
-	smp_store_release(r->cons, r->head);		/* D, pairs with A */
+	smp_store_release(r->cons, r->head); /* D, pairs with A */
 }
 
 /* The entry at our index plus i, of the given type. */
-#define paste_ring_entry(r, type, i) \
-	(&((type *)(r)->desc)[((r)->head + (i)) & (r)->mask])
+#define paste_ring_entry(r, type, i) (&((type *)(r)->desc)[((r)->head + (i)) & (r)->mask])
 
 #endif /* PASTE_RING_H */

@@ -30,29 +30,29 @@
 #include "trace.h"
 
 /* Ethernet, IPv6 without extensions (IPv4 without options is shorter), TCP with all options. */
-#define RX_HDR_MAX	(ETH_HLEN + sizeof(struct ipv6hdr) + 60)
+#define RX_HDR_MAX (ETH_HLEN + sizeof(struct ipv6hdr) + 60)
 
 /* A frame's headers, copied, and what was found in them. */
 struct rx_headers {
 	u8 raw[RX_HDR_MAX] __aligned(4);
 	struct paste_flow flow;
-	u32 hdr_len;		/* headers */
-	u32 len;		/* headers and payload, without padding */
+	u32 hdr_len; /* headers */
+	u32 len;     /* headers and payload, without padding */
 };
 
 /* page->private of pages with copies, and so the reason; nobody else's can have such a value. */
 static const char rx_unattached, rx_lowwater;
 
 static const struct rhashtable_params rx_flow_params = {
-	.key_len		= sizeof(struct paste_flow),
-	.key_offset		= offsetof(struct paste_conn, flow),
-	.head_offset		= offsetof(struct paste_conn, flow_node),
-	.automatic_shrinking	= true,
+	.key_len = sizeof(struct paste_flow),
+	.key_offset = offsetof(struct paste_conn, flow),
+	.head_offset = offsetof(struct paste_conn, flow_node),
+	.automatic_shrinking = true,
 };
 
 int paste_rx_init_flows(struct paste_queue *q)
 {
-	BUILD_BUG_ON(sizeof(struct paste_flow) != 48);	/* hashed as a whole: no padding */
+	BUILD_BUG_ON(sizeof(struct paste_flow) != 48); /* hashed as a whole: no padding */
 	return rhashtable_init(&q->flows, &rx_flow_params);
 }
 
@@ -102,9 +102,8 @@ static bool rx_parse_ipv4(struct rx_headers *h, u32 len)
 {
 	const struct iphdr *ip = (void *)h->raw + ETH_HLEN;
 
-	if (len < ETH_HLEN + sizeof(*ip) + sizeof(struct tcphdr) ||
-	    ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_TCP ||
-	    ip->frag_off & htons(IP_MF | IP_OFFSET))
+	if (len < ETH_HLEN + sizeof(*ip) + sizeof(struct tcphdr) || ip->version != 4 ||
+	    ip->ihl != 5 || ip->protocol != IPPROTO_TCP || ip->frag_off & htons(IP_MF | IP_OFFSET))
 		return false;
 	ipv6_addr_set_v4mapped(ip->saddr, &h->flow.remote);
 	ipv6_addr_set_v4mapped(ip->daddr, &h->flow.local);
@@ -117,8 +116,8 @@ static bool rx_parse_ipv6(struct rx_headers *h, u32 len)
 {
 	const struct ipv6hdr *ip = (void *)h->raw + ETH_HLEN;
 
-	if (len < ETH_HLEN + sizeof(*ip) + sizeof(struct tcphdr) ||
-	    ip->version != 6 || ip->nexthdr != IPPROTO_TCP)
+	if (len < ETH_HLEN + sizeof(*ip) + sizeof(struct tcphdr) || ip->version != 6 ||
+	    ip->nexthdr != IPPROTO_TCP)
 		return false;
 	h->flow.remote = ip->saddr;
 	h->flow.local = ip->daddr;
@@ -133,8 +132,9 @@ static bool rx_parse(struct rx_headers *h, u32 len)
 	const struct ethhdr *eth = (void *)h->raw;
 	const struct tcphdr *th;
 
-	if (eth->h_proto == htons(ETH_P_IP) ? !rx_parse_ipv4(h, len) :
-	    eth->h_proto != htons(ETH_P_IPV6) || !rx_parse_ipv6(h, len))
+	if (eth->h_proto == htons(ETH_P_IP) ?
+		    !rx_parse_ipv4(h, len) :
+		    eth->h_proto != htons(ETH_P_IPV6) || !rx_parse_ipv6(h, len))
 		return false;
 	th = (void *)h->raw + h->hdr_len;
 	h->hdr_len += th->doff * 4;
@@ -148,7 +148,7 @@ static void rx_add_copy(struct sk_buff *skb, const u8 *payload, u32 len, const c
 	struct page *page = dev_alloc_page();
 
 	if (!page)
-		return;		/* TCP drops the truncated segment, and gets it again */
+		return; /* TCP drops the truncated segment, and gets it again */
 	memcpy(page_address(page), payload, len);
 	set_page_private(page, (unsigned long)why);
 	skb_add_rx_frag(skb, 0, page, 0, len, PAGE_SIZE);
@@ -174,12 +174,14 @@ static struct sk_buff *rx_build_head(struct napi_struct *napi, const struct rx_h
 
 	if (!skb)
 		return NULL;
-	skb_reserve(skb, skb_tailroom(skb) - h->hdr_len);	/* see the file's head */
+	skb_reserve(skb, skb_tailroom(skb) - h->hdr_len); /* see the file's head */
 	memcpy(skb_put(skb, h->hdr_len), h->raw, h->hdr_len);
 	/* GRO has eight buckets of eight flows, by hash */
-	skb_set_hash(skb, jhash_2words(h->flow.remote.s6_addr32[3],
-				       (__force u32)h->flow.remote_port << 16 |
-				       (__force u32)h->flow.local_port, 0),
+	skb_set_hash(skb,
+		     jhash_2words((__force u32)h->flow.remote.s6_addr32[3],
+				  (__force u32)h->flow.remote_port << 16 |
+					  (__force u32)h->flow.local_port,
+				  0),
 		     PKT_HASH_TYPE_L4);
 	return skb;
 }
@@ -230,7 +232,7 @@ static u32 rx_inject(struct paste_queue *q, struct napi_struct *napi, struct net
 	rx_settle(q, i, place == PASTE_STAT_RX_BYREF);
 	skb->protocol = eth_type_trans(skb, dev);
 	skb_record_rx_queue(skb, q->nic_queue);
-	napi_gro_receive(napi, skb);	/* verifies the checksum: CHECKSUM_NONE */
+	napi_gro_receive(napi, skb); /* verifies the checksum: CHECKSUM_NONE */
 	return place;
 }
 

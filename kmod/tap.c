@@ -22,7 +22,7 @@
 #include "internal.h"
 #include "trace.h"
 
-#define RCVBUF_MIN	(32 << 10)
+#define RCVBUF_MIN (32 << 10)
 
 static void tap_data_ready(struct sock *sk);
 static void tap_state_change(struct sock *sk);
@@ -36,9 +36,9 @@ static void tap_ulp_release(struct sock *sk);
  * drops the module reference when the socket is destroyed while attached.
  */
 static struct tcp_ulp_ops tap_ulp = {
-	.name		= "paste",
-	.owner		= THIS_MODULE,
-	.release	= tap_ulp_release,
+	.name = "paste",
+	.owner = THIS_MODULE,
+	.release = tap_ulp_release,
 };
 
 /* ------------------------------------------------------------- delivery --- */
@@ -47,8 +47,8 @@ static struct tcp_ulp_ops tap_ulp = {
 struct tap_walk {
 	struct paste_conn *c;
 	struct paste_queue *q;
-	struct paste_rx *last;	/* entry of this call that a copy may extend */
-	u32 last_stat;		/* why it was copied */
+	struct paste_rx *last; /* entry of this call that a copy may extend */
+	u32 last_stat;	       /* why it was copied */
 };
 
 /* May another entry be written? If not, why. */
@@ -80,8 +80,8 @@ static struct paste_rx *tap_push(struct tap_walk *w, u32 chunk, u32 off, u32 len
 }
 
 /* Why must this be copied? In the order in which the reasons exclude each other. */
-static u32 tap_copy_reason(struct tap_walk *w, struct sk_buff *skb, const u8 *data,
-			   u32 chunk, u32 seq)
+static u32 tap_copy_reason(struct tap_walk *w, struct sk_buff *skb, const u8 *data, u32 chunk,
+			   u32 seq)
 {
 	u32 ours;
 
@@ -157,8 +157,7 @@ static u32 tap_piece(struct tap_walk *w, struct sk_buff *skb, const u8 *data, u3
 	while (done < len) {
 		chunk = paste_pool_chunk_of(slice->pool, data + done);
 		off = offset_in_page(data + done) & (slice->pool->chunk_size - 1);
-		if (chunk - slice->first < slice->t.n &&
-		    !before(seq + done, w->c->attach_seq)) {
+		if (chunk - slice->first < slice->t.n && !before(seq + done, w->c->attach_seq)) {
 			n = min(len - done, slice->pool->chunk_size - off);
 			r = tap_refer(w, chunk, off, n);
 		} else {
@@ -338,7 +337,7 @@ static void tap_state_change(struct sock *sk)
 		if (list_empty_careful(&c->stall))
 			tap_pull(c);
 		if (sk->sk_err && !list_empty(&c->txq))
-			paste_tx_ready(c);	/* so that waiting sends learn of it */
+			paste_tx_ready(c); /* so that waiting sends learn of it */
 		c->state_change(sk);
 	}
 	rcu_read_unlock();
@@ -395,8 +394,8 @@ struct paste_conn *paste_tap_get(struct paste_queue *q, u32 handle)
 /* Who takes a connection out of the table undoes its attach. */
 static bool tap_unlist(struct paste_conn *c)
 {
-	return xa_cmpxchg_bh(&c->q->ctx->conns, PASTE_CONN_INDEX(c->handle),
-			     c, NULL, GFP_ATOMIC) == c;
+	return xa_cmpxchg_bh(&c->q->ctx->conns, PASTE_CONN_INDEX(c->handle), c, NULL, GFP_ATOMIC) ==
+	       c;
 }
 
 static void tap_install(struct paste_conn *c)
@@ -407,7 +406,7 @@ static void tap_install(struct paste_conn *c)
 	inet_csk(sk)->icsk_ulp_ops = &tap_ulp;
 	rcu_assign_pointer(inet_csk(sk)->icsk_ulp_data, c);
 	c->rcvlowat = sk->sk_rcvlowat;
-	WRITE_ONCE(sk->sk_rcvlowat, 1);		/* else data_ready comes late */
+	WRITE_ONCE(sk->sk_rcvlowat, 1); /* else data_ready comes late */
 	write_lock_bh(&sk->sk_callback_lock);
 	c->data_ready = sk->sk_data_ready;
 	c->state_change = sk->sk_state_change;
@@ -450,7 +449,7 @@ static void tap_dismantle(struct paste_conn *c)
 	}
 	list_del_init(&c->ready);
 	spin_unlock_bh(&q->slice->lock);
-	c->ended = true;	/* a late callback delivers nothing more */
+	c->ended = true; /* a late callback delivers nothing more */
 	tap_share_slice(q, -1);
 }
 
@@ -481,7 +480,7 @@ void paste_tap_detach_conn(struct paste_conn *c)
 		return;
 	lock_sock(sk);
 	tap_restore(c);
-	if (inet_csk(sk)->icsk_ulp_ops == &tap_ulp) {	/* not destroyed meanwhile */
+	if (inet_csk(sk)->icsk_ulp_ops == &tap_ulp) { /* not destroyed meanwhile */
 		inet_csk(sk)->icsk_ulp_ops = NULL;
 		module_put(THIS_MODULE);
 	}
@@ -507,7 +506,7 @@ void paste_tap_detach_all(struct paste_queue *q)
 	struct paste_conn *c;
 	unsigned long i;
 
-	for (i = 0; ; i++) {
+	for (i = 0;; i++) {
 		rcu_read_lock();
 		c = xa_find(&q->ctx->conns, &i, PASTE_MAX_CONNS, XA_PRESENT);
 		if (c && (c->q != q || !refcount_inc_not_zero(&c->ref))) {
@@ -575,7 +574,7 @@ static int tap_alloc_handle(struct paste_ctx *ctx, struct paste_conn *c)
 				 &ctx->conn_next, GFP_KERNEL_ACCOUNT);
 	if (err < 0)
 		return err == -EBUSY ? -ENOSPC : err;
-	if (err == 1)	/* wrapped: from now on indices are used again */
+	if (err == 1) /* wrapped: from now on indices are used again */
 		ctx->conn_gen = ctx->conn_gen % 0xffff + 1;
 	c->handle = ctx->conn_gen << 16 | index;
 	return 0;

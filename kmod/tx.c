@@ -18,12 +18,21 @@
  * an llist, and wake the queue; sync moves them to the comp ring.
  */
 #include <linux/bvec.h>
+#include <linux/moduleparam.h>
+#include <net/pkt_sched.h>
+#include <net/sch_generic.h>
 #include <net/tcp.h>
 
 #include "internal.h"
 #include "trace.h"
 
-#define TX_GROUP_MAX	64
+#define TX_GROUP_MAX 64
+
+static unsigned int doorbell_batch = 64;
+module_param(doorbell_batch, uint, 0644);
+MODULE_PARM_DESC(
+	doorbell_batch,
+	"most sends that are released to a NIC with one doorbell (64; 0 or 1: each by itself)");
 
 static void tx_ubuf_complete(struct sk_buff *skb, struct ubuf_info *ubuf, bool success);
 PASTE_UBUF_OPS(tx_ubuf_ops, tx_ubuf_complete);
@@ -48,7 +57,7 @@ static void tx_group_put(struct paste_send *head)
 	if (!refcount_dec_and_test(&head->ubuf.refcnt))
 		return;
 	for (s = head; s; s = next) {
-		next = s->group_next;	/* after tx_finish() it is not ours any more */
+		next = s->group_next; /* after tx_finish() it is not ours any more */
 		tx_finish(s);
 	}
 	paste_queue_wake(q);
@@ -74,7 +83,7 @@ static void tx_handed(struct paste_send *s, int result)
 static struct paste_slice *tx_slice_of(struct paste_queue *q, u32 chunk)
 {
 	struct paste_ctx *ctx = q->ctx;
-	u32 i, n = smp_load_acquire(&ctx->n_queues);	/* pairs with dev.c's store */
+	u32 i, n = smp_load_acquire(&ctx->n_queues); /* pairs with dev.c's store */
 
 	if (chunk - q->slice->first < q->slice->t.n)
 		return q->slice;
@@ -89,7 +98,7 @@ static void tx_release_chunk(struct paste_queue *q, u32 chunk)
 	struct paste_slice *slice;
 
 	if (!chunk || chunk >= q->slice->pool->first_tx)
-		return;		/* tx chunks are not counted: the application knows */
+		return; /* tx chunks are not counted: the application knows */
 	slice = tx_slice_of(q, chunk);
 	spin_lock_bh(&slice->lock);
 	paste_chunk_sent(&slice->t, chunk - slice->first);
@@ -117,7 +126,8 @@ void paste_tx_complete(struct paste_queue *q)
 
 	if (!node)
 		return;
-	llist_for_each_entry_safe(s, next, node, done) {
+	llist_for_each_entry_safe(s, next, node, done)
+	{
 		if (s->chunk)
 			tx_release_chunk(q, s->chunk);
 		if (paste_ring_room(&q->comp) > 0) {
@@ -173,6 +183,84 @@ static void tx_group_join(struct paste_conn *c, struct paste_send *s)
 	refcount_inc(&head->ubuf.refcnt);
 }
 
+/* ------------------------------------------------------------ doorbells --- */
+
+/*
+ * A driver rings its doorbell once for a list of packets, and a qdisc makes
+ * such lists of what is queued when it runs. So during a batch we are the
+ * qdisc's runner without running it: everybody's packets, ours and others', are
+ * only queued, as they are when another CPU is the runner. At the end the qdisc
+ * is scheduled and dequeues in bulk.
+ *
+ * Only a leaf with a lock and one TX queue: a NOLOCK qdisc's run is a spinlock
+ * (sends may sleep), noqueue has nothing to hold, and others do not dequeue in
+ * bulk. Under mq that is the leaf of the TX queue of the batch's first
+ * connection; packets for other TX queues go out as ever. The hold ends after
+ * doorbell_batch sends, or when another task wants the CPU. The device can go
+ * down meanwhile: dev_deactivate() waits for the runner.
+ */
+struct tx_bell {
+	struct Qdisc *held;
+	u32 limit; /* sends of one hold; 0: do not hold */
+	u32 left;  /* of this one */
+};
+
+static struct Qdisc *tx_find_qdisc(struct sock *sk)
+{
+	struct Qdisc *qdisc = NULL;
+	struct dst_entry *dst;
+	int index;
+
+	rcu_read_lock();
+	dst = __sk_dst_get(sk);
+	index = sk_tx_queue_get(sk); /* -1 before its first packet */
+	if (dst && index >= 0 && index < dst->dev->real_num_tx_queues)
+		qdisc = rcu_dereference(netdev_get_tx_queue(dst->dev, index)->qdisc);
+	if (qdisc && (!qdisc->enqueue || qdisc->flags & (TCQ_F_NOLOCK | TCQ_F_BUILTIN) ||
+		      !(qdisc->flags & TCQ_F_ONETXQUEUE) || !refcount_inc_not_zero(&qdisc->refcnt)))
+		qdisc = NULL;
+	rcu_read_unlock();
+	return qdisc;
+}
+
+/* Socket lock held. Hold the qdisc of this socket, if that can be. */
+static void tx_bell_hold(struct tx_bell *bell, struct sock *sk)
+{
+	struct Qdisc *qdisc = tx_find_qdisc(sk);
+	bool held;
+
+	if (!qdisc)
+		return;
+	spin_lock_bh(qdisc_lock(qdisc));
+	/* as qdisc_run_begin() for a qdisc with a lock */
+	held = !test_bit(__QDISC_STATE_DEACTIVATED, &qdisc->state) &&
+	       !__test_and_set_bit(__QDISC_STATE2_RUNNING, &qdisc->state2);
+	spin_unlock_bh(qdisc_lock(qdisc));
+	if (held) {
+		bell->held = qdisc;
+		bell->left = bell->limit;
+	} else {
+		qdisc_put_unlocked(qdisc);
+	}
+}
+
+static void tx_bell_ring(struct tx_bell *bell, struct paste_queue *q)
+{
+	struct Qdisc *qdisc = bell->held;
+
+	if (!qdisc)
+		return;
+	bell->held = NULL;
+	spin_lock_bh(qdisc_lock(qdisc));
+	__clear_bit(__QDISC_STATE2_RUNNING, &qdisc->state2); /* as qdisc_run_end() */
+	spin_unlock_bh(qdisc_lock(qdisc));
+	local_bh_disable();
+	__netif_schedule(qdisc); /* runs it in NET_TX, at local_bh_enable() */
+	local_bh_enable();
+	qdisc_put_unlocked(qdisc);
+	paste_stat_inc(q, PASTE_STAT_DOORBELLS);
+}
+
 /* -------------------------------------------------------------- sending --- */
 
 /* Hand the rest of s to TCP. Bytes taken or a negative errno. */
@@ -216,7 +304,7 @@ static void tx_shutdown(struct sock *sk)
 
 static void tx_count(struct paste_queue *q, u32 stat, u64 n)
 {
-	spin_lock_bh(&q->slice->lock);	/* sync and tx_work both come here */
+	spin_lock_bh(&q->slice->lock); /* sync and tx_work both come here */
 	paste_stat_add(q, stat, n);
 	spin_unlock_bh(&q->slice->lock);
 }
@@ -252,13 +340,19 @@ static bool tx_send(struct paste_conn *c, struct paste_send *s, bool more)
 }
 
 /* more: the next send is of the same connection and follows at once. */
-static void tx_submit(struct paste_send *s, bool more)
+static void tx_submit(struct tx_bell *bell, struct paste_send *s, bool more)
 {
 	struct paste_conn *c = s->conn;
 	u16 flags = s->flags;
 	bool done;
 
+	if (!bell->left || need_resched())
+		tx_bell_ring(bell, c->q);
 	lock_sock(c->sk);
+	if (!bell->held && bell->limit)
+		tx_bell_hold(bell, c->sk);
+	if (bell->left)
+		bell->left--;
 	done = list_empty(&c->txq) && tx_send(c, s, more);
 	if (!done)
 		list_add_tail(&s->list, &c->txq);
@@ -317,8 +411,8 @@ static int tx_hold_chunk(struct paste_queue *q, struct paste_send *s)
 	struct paste_slice *slice;
 	int err;
 
-	if (s->chunk < pool->first_rx || s->chunk >= pool->n_chunks ||
-	    s->off > pool->chunk_size || s->len > pool->chunk_size - s->off)
+	if (s->chunk < pool->first_rx || s->chunk >= pool->n_chunks || s->off > pool->chunk_size ||
+	    s->len > pool->chunk_size - s->off)
 		return -EINVAL;
 	if (s->chunk >= pool->first_tx)
 		return 0;
@@ -356,7 +450,7 @@ static int tx_check(struct paste_queue *q, struct paste_send *s, u32 flags)
 static void tx_refuse(struct paste_queue *q, struct paste_send *s, int err)
 {
 	paste_stat_inc(q, PASTE_STAT_SEND_BAD);
-	s->chunk = 0;		/* nothing is held */
+	s->chunk = 0; /* nothing is held */
 	tx_handed(s, err);
 }
 
@@ -368,7 +462,8 @@ void paste_tx_batch(struct paste_queue *q)
 {
 	int n = paste_ring_avail(&q->tx), err;
 	struct paste_send *s, *prev = NULL;
-	u32 flags;
+	u32 batch = READ_ONCE(doorbell_batch), flags;
+	struct tx_bell bell = { .limit = n > 1 && batch > 1 ? batch : 0 };
 
 	if (n < 0)
 		return paste_queue_kill(q);
@@ -383,11 +478,12 @@ void paste_tx_batch(struct paste_queue *q)
 		if (s->len && s->len <= PASTE_TX_COPY_MAX)
 			paste_stat_inc(q, PASTE_STAT_SEND_COPIED);
 		if (prev)
-			tx_submit(prev, prev->conn == s->conn);
+			tx_submit(&bell, prev, prev->conn == s->conn);
 		prev = s;
 	}
 	if (prev)
-		tx_submit(prev, false);
+		tx_submit(&bell, prev, false);
+	tx_bell_ring(&bell, q);
 	paste_ring_retire(&q->tx);
 }
 
@@ -456,7 +552,8 @@ void paste_tx_cancel(struct paste_conn *c, int err)
 	struct paste_send *s, *next;
 
 	tx_group_close(c);
-	list_for_each_entry_safe(s, next, &c->txq, list) {
+	list_for_each_entry_safe(s, next, &c->txq, list)
+	{
 		list_del(&s->list);
 		tx_handed(s, err);
 	}
@@ -503,12 +600,8 @@ static void tx_disown(struct sock *sk)
 	struct sk_buff *skb;
 
 	lock_sock(sk);
-	skb_rbtree_walk(skb, &sk->tcp_rtx_queue)
-		if (tx_is_ours(skb))
-			tx_own_bytes(sk, skb);
-	skb_queue_walk(&sk->sk_write_queue, skb)
-		if (tx_is_ours(skb))
-			tx_own_bytes(sk, skb);
+	skb_rbtree_walk(skb, &sk->tcp_rtx_queue) if (tx_is_ours(skb)) tx_own_bytes(sk, skb);
+	skb_queue_walk(&sk->sk_write_queue, skb) if (tx_is_ours(skb)) tx_own_bytes(sk, skb);
 	release_sock(sk);
 }
 

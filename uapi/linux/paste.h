@@ -298,7 +298,8 @@ struct paste_ioc_queue {
  * Exactly one entry with PASTE_RX_FIN (the peer has sent everything, len is 0;
  * sending goes on) or PASTE_RX_ERR (the connection is broken, err says why) ends
  * a connection's entries. There is none when the application itself closed or
- * detached the connection. End entries have no chunk: nothing is to be filled.
+ * detached the connection. End entries have no chunk (chunk and off are 0):
+ * nothing is to be filled.
  */
 struct paste_rx {
 	__u32 conn;		/* the connection's handle */
@@ -331,7 +332,15 @@ struct paste_tx {
 
 #define PASTE_TX_MORE		(1U << 0)	/* more follows at once: as MSG_MORE of send(2) */
 #define PASTE_TX_SHUT_WR	(1U << 1)	/* after this, FIN: as shutdown(SHUT_WR) */
-#define PASTE_TX_CLOSE		(1U << 2)	/* after this, FIN; then detached, the handle is gone. close(2) the socket at leisure */
+#define PASTE_TX_CLOSE		(1U << 2)	/* after this, FIN; then detached, see below */
+
+/*
+ * A send with PASTE_TX_CLOSE that was accepted ends the connection whatever its
+ * result: when its completion comes, the handle is gone and the socket is an
+ * ordinary one that has sent FIN (if it could); close(2) it at leisure. Only if
+ * the entry itself was refused (EINVAL, EPERM, ENOENT, EXDEV, EOPNOTSUPP,
+ * ENOSPC) nothing has happened.
+ */
 
 /*
  * A comp entry: neither TCP nor a NIC refers to the bytes of this send any
@@ -526,13 +535,15 @@ struct paste_ioc_stats {
 	__u32 chunk_size;	/* (out) bytes */
 	__u32 chunks;		/* (out) size of the slice */
 	__u32 first_chunk;	/* (out) its first chunk */
-	__u32 chunks_free;	/* (out) chunks with the module now, not lent */
+	__u32 chunks_free;	/* (out) chunks neither held nor lent now: free, in the stack, or being sent */
 	__u32 chunks_lent;	/* (out) chunks with the NIC now */
 	__u32 stalled;		/* (out) connections that wait for room now */
+	__u32 chunks_held;	/* (out) chunks with the application now */
+	__u32 resv;		/* (in) 0 */
 	__u64 v[PASTE_STAT_N];	/* (out) counters by PASTE_STAT_* */
 };
 
-#define PASTE_STATS_SIZE_VER0	440
+#define PASTE_STATS_SIZE_VER0	448
 
 /* ------------------------------------------------------------------------- */
 
