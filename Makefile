@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0
+# For people; the kernel's build system reads Kbuild. 'make help' says what there is.
+
+prefix ?= /usr/local
+# The kernels to build the module for: all whose headers are installed, or the one of KDIR=.
+KDIRS := $(if $(KDIR),$(KDIR),$(wildcard /lib/modules/*/build))
+# Where module builds go, one directory per kernel.
+MODULE_BUILD ?= build/module
+VERSION := $(shell sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' dkms.conf)
+DKMS_SOURCES := Kbuild dkms.conf $(wildcard kmod/*.c kmod/*.h) uapi/linux/paste.h
+DKMS_DIR := $(DESTDIR)/usr/src/paste-$(VERSION)
+
+# V=1 shows the commands, in the kernel's build system as well as here.
+Q := $(if $(filter 1,$(V)),,@)
+export V prefix DESTDIR
+
+.PHONY: all module lib tools deps demo check install uninstall dkms-install abi clean help
+
+all: module lib tools
+
+# The kernel's build system leaves its objects beside the sources, so it gets a directory of links to them.
+module:
+	$(Q)set -e; \
+	[ -n "$(KDIRS)" ] || { echo "no kernel headers in /lib/modules/*/build: run 'make deps', or give KDIR=" >&2; exit 1; }; \
+	for kdir in $(KDIRS); do \
+		release=$$(sed -n 's/^#define UTS_RELEASE "\(.*\)"/\1/p' $$kdir/include/generated/utsrelease.h); \
+		dir=$(CURDIR)/$(MODULE_BUILD)-$$release; \
+		mkdir -p $$dir/kmod $$dir/uapi/linux; \
+		find $$dir -xtype l -delete; \
+		for file in $(DKMS_SOURCES); do ln -sf $(CURDIR)/$$file $$dir/$$file; done; \
+		$(MAKE) -C $$kdir M=$$dir modules; \
+	done
+
+lib:
+	$(Q)$(MAKE) -C lib all
+
+tools: lib
+	$(Q)$(MAKE) -C tools all
+
+deps:
+	$(Q)selftests/deps.sh
+
+demo: deps
+	$(Q)selftests/demo.sh
+
+check: deps
+	$(Q)selftests/check.sh
+
+install: lib tools
+	$(Q)$(MAKE) -C lib install
+	$(Q)$(MAKE) -C tools install
+
+uninstall:
+	$(Q)$(MAKE) -C lib uninstall
+	$(Q)$(MAKE) -C tools uninstall
+
+# DKMS builds the module for every kernel that is or will be installed.
+dkms-install:
+	$(Q)rm -rf $(DKMS_DIR)
+	$(Q)install -d $(DKMS_DIR)/kmod $(DKMS_DIR)/uapi/linux
+	$(Q)for file in $(DKMS_SOURCES); do install -m 644 $$file $(DKMS_DIR)/$$file || exit; done
+	@echo "Sources are in $(DKMS_DIR). Now: dkms install paste/$(VERSION)"
+
+abi: lib
+	$(Q)$(MAKE) -C lib abi
+
+clean:
+	$(Q)rm -rf build
+	$(Q)$(MAKE) -C lib clean
+	$(Q)$(MAKE) -C tools clean
+
+help:
+	@echo 'all           module, lib and tools (the default; needs no root)'
+	@echo 'module        the kernel module, for every kernel with headers in /lib/modules, or KDIR='
+	@echo 'lib           libpaste'
+	@echo 'tools         phttpd, pastectl and the examples'
+	@echo 'deps          install every Debian package that the others need (root)'
+	@echo 'demo          requests per second with and without PASTE, in a VM with an emulated NIC'
+	@echo 'check         all tests: style, unit tests, VMs with 6.1 and 6.12'
+	@echo 'install       lib, header, man pages and tools, below DESTDIR and prefix (/usr/local)'
+	@echo 'uninstall     remove what install has installed'
+	@echo 'dkms-install  copy the module sources to where DKMS finds them'
+	@echo 'abi           check that the library exports what libpaste.map says'
+	@echo 'clean         remove what was built'
+	@echo
+	@echo 'V=1 shows the commands.'

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+/*
+ * libpaste: connections, and listening sockets whose connections arrive where
+ * their packets do.
+ *
+ * The library keeps nothing about a connection: the socket is the caller's and
+ * the handle is the module's.
+ */
+#include <string.h>
+#include <unistd.h>
+#include <linux/filter.h>
+
+#include "internal.h"
+
+int paste_attach(struct pasteq *q, int sockfd, __u32 quota, __u32 *conn)
+{
+	struct paste_ioc_attach io = { .size = sizeof(io), .fd = sockfd, .quota = quota };
+	char text[PASTE_TEXT_MAX] = "";
+	int err;
+
+	io.text = paste_ptr(text);
+	err = paste_sys_ioctl(q->fd, PASTE_IOC_ATTACH, &io);
+	if (err) {
+		paste_fail(text, "attach", err);
+		memcpy(q->ctx->text, text, sizeof(q->ctx->text));
+		return err;
+	}
+	*conn = io.conn;
+	return 0;
+}
+
+int paste_detach(struct pasteq *q, __u32 conn)
+{
+	struct paste_ioc_detach io = { .size = sizeof(io), .conn = conn };
+
+	return paste_sys_ioctl(q->fd, PASTE_IOC_DETACH, &io);
+}
+
+/*
+ * The kernel runs this for each SYN; the result is the index of the listener in
+ * the order in which they began to listen. A packet's queue number is stored
+ * plus one, 0 means that the driver did not say: then, with a result that no
+ * listener has, the kernel falls back to spreading by hash.
+ */
+static int steer_by_queue(int fd, unsigned n)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (__u32)(SKF_AD_OFF + SKF_AD_QUEUE)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 3, 0),
+		BPF_STMT(BPF_ALU | BPF_SUB | BPF_K, 1),
+		BPF_STMT(BPF_ALU | BPF_MOD | BPF_K, n),
+		BPF_STMT(BPF_RET | BPF_A, 0),
+		BPF_STMT(BPF_RET | BPF_K, 0xffffffffU),
+	};
+	struct sock_fprog prog = { .len = sizeof(code) / sizeof(code[0]), .filter = code };
+
+	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &prog, sizeof(prog)))
+		return -errno;
+	return 0;
+}
+
+static int set_on(int fd, int option)
+{
+	int on = 1;
+
+	return setsockopt(fd, SOL_SOCKET, option, &on, sizeof(on)) ? -errno : 0;
+}
+
+static int start_listening(int fd, const struct sockaddr *addr, socklen_t len, int backlog)
+{
+	int err;
+
+	err = set_on(fd, SO_REUSEADDR);
+	if (!err)
+		err = set_on(fd, SO_REUSEPORT);
+	if (!err && bind(fd, addr, len))
+		err = -errno;
+	if (!err && listen(fd, backlog))
+		err = -errno;
+	return err;
+}
+
+int paste_listen(const struct sockaddr *addr, socklen_t len, int backlog, unsigned index,
+		 unsigned n, int *fd)
+{
+	int saved = errno;
+	int sock, err;
+
+	if (n && index >= n)
+		return -EINVAL;
+	sock = socket(addr->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (sock < 0) {
+		err = -errno;
+		goto out;
+	}
+	err = start_listening(sock, addr, len, backlog);
+	/* The others join the group of the first and find its program there. */
+	if (!err && n > 1 && !index)
+		err = steer_by_queue(sock, n);
+	if (err)
+		close(sock);
+	else
+		*fd = sock;
+out:
+	errno = saved;
+	return err;
+}
