@@ -183,7 +183,7 @@ void paste_queue_kill(struct paste_queue *q)
 void paste_queue_wake(struct paste_queue *q)
 {
 	if (wq_has_sleeper(&q->wait))
-		wake_up_interruptible_poll(&q->wait, EPOLLIN | EPOLLRDNORM);
+		wake_up_poll(&q->wait, EPOLLIN | EPOLLRDNORM);
 }
 
 /* Room for how many rx entries? Kills the queue if its user lies. */
@@ -217,29 +217,39 @@ void paste_queue_publish(struct paste_queue *q)
 	paste_ring_publish(&q->rx);
 }
 
-/* Take chunks back that the application gave. Each entry is read once. */
-void paste_queue_take_fills(struct paste_queue *q)
+static u32 queue_fill_some(struct paste_queue *q, u32 n)
 {
 	struct paste_slice *slice = q->slice;
+	u32 i, chunk, bad = 0;
+
+	spin_lock_bh(&slice->lock);
+	for (i = 0; i < n; i++) {
+		chunk = READ_ONCE(*paste_ring_entry(&q->fill, u32, i)); /* once */
+		if (paste_chunk_fill(&slice->t, chunk - slice->first))
+			bad++;
+	}
+	spin_unlock_bh(&slice->lock);
+	q->fill.head += n;
+	return bad;
+}
+
+/* Take chunks back that the application gave; softirqs may run in between. */
+void paste_queue_take_fills(struct paste_queue *q)
+{
 	int n = paste_ring_avail(&q->fill);
-	u32 chunk, bad = 0;
-	int i;
+	u32 some, left, bad = 0;
 
 	if (n < 0)
 		return paste_queue_kill(q);
 	if (!n)
 		return;
-	spin_lock_bh(&slice->lock);
-	for (i = 0; i < n; i++) {
-		chunk = READ_ONCE(*paste_ring_entry(&q->fill, u32, i));
-		if (paste_chunk_fill(&slice->t, chunk - slice->first))
-			bad++;
+	for (left = n; left; left -= some) {
+		some = min(left, 256U);
+		bad += queue_fill_some(q, some);
 	}
+	paste_ring_retire(&q->fill);
 	paste_stat_add(q, PASTE_STAT_FILLS, n - bad);
 	paste_stat_add(q, PASTE_STAT_FILL_BAD, bad);
-	spin_unlock_bh(&slice->lock);
-	q->fill.head += n;
-	paste_ring_retire(&q->fill);
 	trace_paste_fill(q->id, n, bad);
 }
 

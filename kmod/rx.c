@@ -154,16 +154,11 @@ static void rx_add_copy(struct sk_buff *skb, const u8 *payload, u32 len, const c
 	skb_add_rx_frag(skb, 0, page, 0, len, PAGE_SIZE);
 }
 
-/*
- * The packet refers to the chunk from now on. Its truesize is the whole chunk:
- * that is what a socket which does not read it keeps from us.
- */
+/* The packet's truesize is the whole chunk: what a socket that does not read it keeps from us. */
 static void rx_add_chunk(struct paste_queue *q, struct sk_buff *skb, const u8 *payload, u32 len)
 {
-	struct page *page = virt_to_page(payload);
-
-	get_page(page);
-	skb_add_rx_frag(skb, 0, page, offset_in_page(payload), len, q->slice->pool->chunk_size);
+	skb_add_rx_frag(skb, 0, virt_to_page(payload), offset_in_page(payload), len,
+			q->slice->pool->chunk_size);
 	/* user space may see it change: nobody may rely on its content, or decrypt in place */
 	skb_shinfo(skb)->flags |= SKBFL_SHARED_FRAG;
 }
@@ -186,30 +181,28 @@ static struct sk_buff *rx_build_head(struct napi_struct *napi, const struct rx_h
 	return skb;
 }
 
-/* Where the payload goes: a PASTE_STAT_RX_* that says so. */
-static u32 rx_place(struct paste_queue *q, const struct rx_headers *h)
+/*
+ * Where the payload goes: a PASTE_STAT_RX_* that says so. When it stays in the
+ * chunk, the packet's reference to the page is taken before the chunk leaves
+ * LENT: from then on it may be tested for being idle.
+ */
+static u32 rx_place(struct paste_queue *q, const struct rx_headers *h, const u8 *payload, u32 i)
 {
+	struct paste_slice *slice = q->slice;
 	bool low;
 
 	if (h->len == h->hdr_len)
 		return PASTE_STAT_RX_BARE;
 	if (!rhashtable_lookup(&q->flows, &h->flow, rx_flow_params))
 		return PASTE_STAT_RX_UNATTACHED;
-	spin_lock(&q->slice->lock);
-	low = paste_chunks_low(&q->slice->t, q->slice->low);
-	spin_unlock(&q->slice->lock);
+	spin_lock(&slice->lock);
+	low = paste_chunks_low(&slice->t, slice->low);
+	if (!low) {
+		get_page(virt_to_page(payload));
+		paste_chunk_arrive(&slice->t, i);
+	}
+	spin_unlock(&slice->lock);
 	return low ? PASTE_STAT_RX_LOWWATER : PASTE_STAT_RX_BYREF;
-}
-
-/* The chunk's next state, decided before the packet can be seen by anybody. */
-static void rx_settle(struct paste_queue *q, u32 i, bool keep)
-{
-	spin_lock(&q->slice->lock);
-	if (keep)
-		paste_chunk_arrive(&q->slice->t, i);
-	else
-		paste_chunk_untake(&q->slice->t, i);
-	spin_unlock(&q->slice->lock);
 }
 
 static u32 rx_inject(struct paste_queue *q, struct napi_struct *napi, struct net_device *dev,
@@ -222,14 +215,13 @@ static u32 rx_inject(struct paste_queue *q, struct napi_struct *napi, struct net
 
 	if (!skb)
 		return PASTE_STAT_RX_DROP_NOMEM;
-	place = rx_place(q, h);
+	place = rx_place(q, h, payload, i);
 	if (place == PASTE_STAT_RX_BYREF)
 		rx_add_chunk(q, skb, payload, len);
 	else if (place == PASTE_STAT_RX_UNATTACHED)
 		rx_add_copy(skb, payload, len, &rx_unattached);
 	else if (place == PASTE_STAT_RX_LOWWATER)
 		rx_add_copy(skb, payload, len, &rx_lowwater);
-	rx_settle(q, i, place == PASTE_STAT_RX_BYREF);
 	skb->protocol = eth_type_trans(skb, dev);
 	skb_record_rx_queue(skb, q->nic_queue);
 	napi_gro_receive(napi, skb); /* verifies the checksum: CHECKSUM_NONE */
@@ -255,8 +247,11 @@ u32 paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_d
 		stat = PASTE_STAT_RX_DROP_PORT;
 	else
 		stat = rx_inject(q, napi, dev, &h, data, i);
-	if (stat >= PASTE_STAT_RX_DROP_HEADER)
-		rx_settle(q, i, false);
+	if (stat != PASTE_STAT_RX_BYREF) {
+		spin_lock(&slice->lock);
+		paste_chunk_untake(&slice->t, i);
+		spin_unlock(&slice->lock);
+	}
 	paste_stat_inc(q, stat);
 	trace_paste_frame(q->id, slice->first + i, len, stat);
 	return stat;

@@ -121,8 +121,9 @@ void paste_tx_complete(struct paste_queue *q)
 {
 	struct llist_node *node = llist_reverse_order(llist_del_all(&q->done));
 	struct paste_send *s, *next;
+	u32 n = 0, errors = 0;
 	struct paste_comp *e;
-	u32 n = 0;
+	u64 bytes = 0;
 
 	if (!node)
 		return;
@@ -140,11 +141,15 @@ void paste_tx_complete(struct paste_queue *q)
 		} else {
 			paste_queue_kill(q);
 		}
+		bytes += max(s->result, 0);
+		errors += s->conn && s->result < 0 && s->result != -ECANCELED;
 		trace_paste_comp(q->id, s->handle, s->chunk, s->len, s->result);
 		tx_free_send(q, s);
 	}
 	paste_ring_publish(&q->comp);
 	paste_stat_add(q, PASTE_STAT_COMPS, n);
+	paste_stat_add(q, PASTE_STAT_SEND_BYTES, bytes);
+	paste_stat_add(q, PASTE_STAT_SEND_ERRORS, errors);
 }
 
 /* --------------------------------------------------------------- groups --- */
@@ -214,6 +219,8 @@ static struct Qdisc *tx_find_qdisc(struct sock *sk)
 	rcu_read_lock();
 	dst = __sk_dst_get(sk);
 	index = sk_tx_queue_get(sk); /* -1 before its first packet */
+	if (dst && dst->dev->real_num_tx_queues == 1)
+		index = 0; /* the core does not record the only one */
 	if (dst && index >= 0 && index < dst->dev->real_num_tx_queues)
 		qdisc = rcu_dereference(netdev_get_tx_queue(dst->dev, index)->qdisc);
 	if (qdisc && (!qdisc->enqueue || qdisc->flags & (TCQ_F_NOLOCK | TCQ_F_BUILTIN) ||
@@ -302,13 +309,6 @@ static void tx_shutdown(struct sock *sk)
 	sk->sk_prot->shutdown(sk, SEND_SHUTDOWN);
 }
 
-static void tx_count(struct paste_queue *q, u32 stat, u64 n)
-{
-	spin_lock_bh(&q->slice->lock); /* sync and tx_work both come here */
-	paste_stat_add(q, stat, n);
-	spin_unlock_bh(&q->slice->lock);
-}
-
 /* Socket lock held. True: done with it, well or ill. False: it must wait. */
 static bool tx_send(struct paste_conn *c, struct paste_send *s, bool more)
 {
@@ -321,18 +321,18 @@ static bool tx_send(struct paste_conn *c, struct paste_send *s, bool more)
 	while (s->sent < s->len) {
 		r = tx_sendmsg(c, s, more);
 		if (r == -EAGAIN) {
-			tx_count(c->q, PASTE_STAT_SEND_AGAIN, 1);
+			spin_lock_bh(&c->q->slice->lock); /* sync and tx_work both come here */
+			paste_stat_inc(c->q, PASTE_STAT_SEND_AGAIN);
+			spin_unlock_bh(&c->q->slice->lock);
 			return false;
 		}
 		if (r <= 0) {
 			c->tx_err = r ?: -EPIPE;
-			tx_count(c->q, PASTE_STAT_SEND_ERRORS, 1);
 			tx_handed(s, c->tx_err);
 			return true;
 		}
 		s->sent += r;
 	}
-	tx_count(c->q, PASTE_STAT_SEND_BYTES, s->len);
 	if (s->flags & (PASTE_TX_SHUT_WR | PASTE_TX_CLOSE))
 		tx_shutdown(c->sk);
 	tx_handed(s, s->len);

@@ -500,7 +500,7 @@ struct paste_ioc_sync {
 #define PASTE_STAT_FILLS		32	/* fill entries taken */
 #define PASTE_STAT_FILL_BAD		33	/* fill entries not of this slice or not held */
 #define PASTE_STAT_SENDS		34	/* tx entries accepted */
-#define PASTE_STAT_SEND_BYTES		35	/* bytes handed to TCP */
+#define PASTE_STAT_SEND_BYTES		35	/* bytes of completed sends */
 #define PASTE_STAT_SEND_COPIED		36	/* sends copied (at most tx_copy_max bytes) */
 #define PASTE_STAT_SEND_BAD		37	/* tx entries refused */
 #define PASTE_STAT_SEND_AGAIN		38	/* times a connection's sends had to wait for buffer space */
