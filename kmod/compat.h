@@ -32,6 +32,16 @@ static inline void vm_flags_clear(struct vm_area_struct *vma, vm_flags_t flags)
 }
 #endif
 
+/* 6.3: drivers say what they can; before, those with zero copy were those that can be woken. */
+static inline bool paste_dev_has_zerocopy(const struct net_device *dev)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 3, 0)
+	return dev->netdev_ops->ndo_xsk_wakeup;
+#else
+	return dev->xdp_features & NETDEV_XDP_ACT_XSK_ZEROCOPY;
+#endif
+}
+
 /* 6.10: the completion of a ubuf_info moved into an ops struct. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 10, 0)
 #define PASTE_UBUF_OPS(name, fn) \

@@ -293,8 +293,8 @@ int paste_nic_init(void);
 void paste_nic_exit(void);
 
 /* rx.c */
-u32 paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_device *dev,
-		   const unsigned long *ports, u32 i, u32 off, u32 len); /* our NAPI */
+void paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_device *dev,
+		    const unsigned long *ports, u32 i, u32 off, u32 len); /* our NAPI */
 void paste_rx_flow_of(const struct sock *sk, struct paste_flow *flow);
 int paste_rx_add_flow(struct paste_conn *c);
 void paste_rx_del_flow(struct paste_conn *c);

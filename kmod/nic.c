@@ -31,15 +31,14 @@
 #include <net/xdp_sock_drv.h>
 
 #include "internal.h"
+#include "nicrule.h"
 #include "trace.h"
 
-#define NIC_MAX_ENTRIES 4096
-#define NIC_WATCHDOG_MS 5
-#define NIC_PAD		(ETH_HLEN + 2 * VLAN_HLEN + ETH_FCS_LEN)
+#define NIC_MAX_ENTRIES	  4096
+#define NIC_WATCHDOG_MS	  5
 
-/* What the driver would take out of a frame before we see it. */
-#define NIC_BAD_FEATURES \
-	(NETIF_F_HW_VLAN_CTAG_RX | NETIF_F_HW_VLAN_STAG_RX | NETIF_F_LRO | NETIF_F_GRO_HW)
+#define NIC_VLAN_FEATURES (NETIF_F_HW_VLAN_CTAG_RX | NETIF_F_HW_VLAN_STAG_RX)
+#define NIC_LRO_FEATURES  (NETIF_F_LRO | NETIF_F_GRO_HW)
 
 /* Where in a context's file the temporary view for UMEM registration is. */
 #define NIC_WINDOW	 (1ULL << 62)
@@ -450,35 +449,27 @@ static int nic_make_rings(struct paste_nic *nic)
 
 /* --------------------------------------------------------- bind, unbind --- */
 
-static int nic_check_mtu(const struct paste_nic *nic, int mtu)
-{
-	u32 room = nic->q->slice->pool->chunk_size - XDP_PACKET_HEADROOM;
-
-	return mtu + NIC_PAD <= ALIGN_DOWN(room, 128) ? 0 : -EBUSY;
-}
-
 static int nic_check_dev(struct paste_nic *nic, struct net_device *dev, struct paste_text *text)
 {
+	const struct paste_nic_settings settings = {
+		.up = dev->flags & IFF_UP,
+		.rx_vlan = dev->features & NIC_VLAN_FEATURES,
+		.lro = dev->features & NIC_LRO_FEATURES,
+		.mtu = dev->mtu,
+	};
+	const char *obstacle;
+
 	ASSERT_RTNL();
-	if (!dev->netdev_ops->ndo_xsk_wakeup)
+	BUILD_BUG_ON(PASTE_NIC_HEADROOM != XDP_PACKET_HEADROOM);
+	BUILD_BUG_ON(PASTE_NIC_PAD != ETH_HLEN + 2 * VLAN_HLEN + ETH_FCS_LEN);
+	if (!paste_dev_has_zerocopy(dev))
 		return paste_fail(text, -EOPNOTSUPP,
 				  "ifindex: the driver of %s has no AF_XDP zero copy", dev->name);
 	if (nic->nic_queue >= dev->real_num_rx_queues)
 		return paste_fail(text, -ENODEV, "nic_queue: %s has %u RX queues", dev->name,
 				  dev->real_num_rx_queues);
-	if (dev->features & (NETIF_F_HW_VLAN_CTAG_RX | NETIF_F_HW_VLAN_STAG_RX))
-		return paste_fail(text, -EBUSY, "ifindex: switch rx-vlan-offload of %s off",
-				  dev->name);
-	if (dev->features & NIC_BAD_FEATURES)
-		return paste_fail(text, -EBUSY, "ifindex: switch LRO (rx-gro-hw) of %s off",
-				  dev->name);
-	if (!(dev->flags & IFF_UP))
-		return paste_fail(text, -EBUSY, "ifindex: %s is down", dev->name);
-	if (nic_check_mtu(nic, dev->mtu))
-		return paste_fail(text, -EBUSY,
-				  "ifindex: the MTU of %s, %u, is too large for chunks of %u",
-				  dev->name, dev->mtu, nic->q->slice->pool->chunk_size);
-	return 0;
+	obstacle = paste_nic_obstacle(&settings, nic->q->slice->pool->chunk_size);
+	return obstacle ? paste_fail(text, -EBUSY, "ifindex: %s: %s", dev->name, obstacle) : 0;
 }
 
 static int nic_check(struct paste_queue *q, struct paste_ioc_nic_bind *a, struct paste_text *text)
@@ -768,8 +759,10 @@ static int nic_event(struct notifier_block *nb, unsigned long event, void *ptr)
 		if (event == NETDEV_UNREGISTER)
 			nic_quiesce(nic); /* AF_XDP has let go of it before us */
 		else if (event == NETDEV_FEAT_CHANGE)
-			WRITE_ONCE(nic->bad_offload, dev->features & NIC_BAD_FEATURES);
-		else if (event == NETDEV_PRECHANGEMTU && nic_check_mtu(nic, ext->ext.mtu))
+			WRITE_ONCE(nic->bad_offload,
+				   dev->features & (NIC_VLAN_FEATURES | NIC_LRO_FEATURES));
+		else if (event == NETDEV_PRECHANGEMTU &&
+			 !paste_nic_mtu_fits(ext->ext.mtu, nic->q->slice->pool->chunk_size))
 			return notifier_from_errno(-EBUSY);
 	}
 	return NOTIFY_DONE;

@@ -230,10 +230,10 @@ static u32 rx_inject(struct paste_queue *q, struct napi_struct *napi, struct net
 
 /*
  * A frame of len bytes at off in chunk i of the slice, which is LENT and inside
- * of which it lies. Returns what was counted; the chunk is out or free then.
+ * of which it lies. It is OUT or FREE afterwards.
  */
-u32 paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_device *dev,
-		   const unsigned long *ports, u32 i, u32 off, u32 len)
+void paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_device *dev,
+		    const unsigned long *ports, u32 i, u32 off, u32 len)
 {
 	struct paste_slice *slice = q->slice;
 	const u8 *data = paste_chunk_addr(slice->pool, slice->first + i) + off;
@@ -254,5 +254,4 @@ u32 paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_d
 	}
 	paste_stat_inc(q, stat);
 	trace_paste_frame(q->id, slice->first + i, len, stat);
-	return stat;
 }
