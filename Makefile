@@ -14,7 +14,7 @@ DKMS_DIR := $(DESTDIR)/usr/src/paste-$(VERSION)
 Q := $(if $(filter 1,$(V)),,@)
 export V prefix DESTDIR
 
-.PHONY: all module lib tools deps demo check install uninstall dkms-install abi clean help
+.PHONY: all module lib tools deps demo check check-debug install uninstall dkms-install abi clean help
 
 all: module lib tools
 
@@ -45,6 +45,9 @@ demo: deps
 
 check: deps
 	$(Q)selftests/check.sh
+
+check-debug: deps
+	$(Q)selftests/check-debug.sh
 
 install: lib tools
 	$(Q)$(MAKE) -C lib install
@@ -77,6 +80,7 @@ help:
 	@echo 'deps          install every Debian package that the others need (root)'
 	@echo 'demo          requests per second with and without PASTE, in a VM with an emulated NIC'
 	@echo 'check         all tests: style, unit tests, VMs with 6.1 and 6.12'
+	@echo 'check-debug   the tests on kernels built with KASAN, lockdep and others: takes hours'
 	@echo 'install       lib, header, man pages and tools, below DESTDIR and prefix (/usr/local)'
 	@echo 'uninstall     remove what install has installed'
 	@echo 'dkms-install  copy the module sources to where DKMS finds them'

@@ -1,0 +1,82 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# usage: suite.sh [NIC [PART...]]
+#
+# All tests of the module, as one KTAP stream with a line per test; NIC is what run.sh was told (ixgbe, i40e, virtio, none).
+# Parts: uapi conn ring life net; all of these without names. nic: the cases of net.sh that depend on the NIC. Runs in the VM:
+#
+#   selftests/vm/run.sh --kernel 6.12 --nic ixgbe -- selftests/vm/suite.sh ixgbe
+#
+# The programs must have been built before (make all; make -C selftests). The last line counts.
+
+set -u
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+selftests=${here%/vm}
+programs=${selftests%/selftests}/build/selftests
+
+export PASTE_NIC=${1:-${PASTE_NIC:-none}}
+shift $(($# > 0))
+parts=("$@")
+[ $# -gt 0 ] || parts=(uapi conn ring life net)
+
+n=0 passed=0 failed=0 skipped=0
+
+# result TEXT: a line that begins with ok or not ok, without its number
+result() {
+	n=$((n + 1))
+	case $1 in
+	*'# SKIP'*)
+		skipped=$((skipped + 1))
+		echo "ok $n $2"
+		;;
+	'ok '*)
+		passed=$((passed + 1))
+		echo "ok $n $2"
+		;;
+	*)
+		failed=$((failed + 1))
+		echo "not ok $n $2"
+		;;
+	esac
+}
+
+# Renumber the results of one part, and notice when some are missing.
+run_part() {
+	local part=$1 line planned='' seen=0 begin=$SECONDS prefix=$1.
+	shift
+	[ "$part" != net ] || prefix=
+	while IFS= read -r line; do
+		if [[ $line =~ ^(ok|not\ ok)\ +[0-9]+\ +(.*)$ ]]; then
+			seen=$((seen + 1))
+			result "$line" "$prefix${BASH_REMATCH[2]}"
+		elif [[ $line =~ ^1\.\.([0-9]+) ]]; then
+			planned=${BASH_REMATCH[1]}
+		elif [[ $line == '# '* && ! $line =~ ^#\ +(RUN|OK|PASSED|Starting|Totals) ]]; then
+			printf '%s\n' "$line"
+		fi
+	done < <("$@" 2>&1)
+	[ "$seen" = "${planned:-none}" ] || result 'not ok' "$part # $seen of ${planned:-unknown} tests ran"
+	echo "# $part: $seen tests, $((SECONDS - begin)) s"
+}
+
+echo "TAP version 13"
+for part in "${parts[@]}"; do
+	case $part in
+	net) run_part net timeout 900 "$selftests/net.sh" ;;
+	nic)
+		run_part uapi timeout 60 "$programs/uapi" -f bind
+		mapfile -t cases < <(sed -n 's/^\(t_nic_[a-z0-9_]*\)() {.*/\1/p' "$selftests/net.sh")
+		run_part net timeout 300 "$selftests/net.sh" "${cases[@]}"
+		;;
+	nic)
+		mapfile -t cases < <(sed -n 's/^\(t_nic_[a-z0-9_]*\)().*/\1/p' "$selftests/net.sh")
+		run_part net timeout 900 "$selftests/net.sh" "${cases[@]}"
+		;;
+	*) run_part "$part" timeout 300 "$programs/$part" ;;
+	esac
+done
+echo "1..$n"
+echo "# $passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]
