@@ -28,7 +28,6 @@
 #include <linux/timer.h>
 #include <net/busy_poll.h>
 #include <net/xdp_sock.h>
-#include <net/xdp_sock_drv.h>
 
 #include "internal.h"
 #include "nicrule.h"
@@ -67,7 +66,6 @@ struct paste_nic {
 	struct timer_list watchdog;
 	struct nic_ring rx, fill; /* NAPI only */
 	bool short_of_chunks;	  /* written by NAPI */
-	unsigned int napi_id;	  /* the driver's, for busy polling */
 
 	/* rtnl */
 	struct list_head list;	/* in nics */
@@ -219,6 +217,11 @@ void paste_nic_refill_soon(struct paste_queue *q)
 	rcu_read_unlock();
 }
 
+/*
+ * The driver's NAPI, as AF_XDP has noted it from the first frame. Before that 0:
+ * the driver may not even have set up the queue (no XDP program yet), so there
+ * is nobody else to ask (xsk_pool_get_napi_id() would follow a NULL pointer).
+ */
 unsigned int paste_nic_napi_id(struct paste_queue *q)
 {
 	struct paste_nic *nic;
@@ -227,7 +230,7 @@ unsigned int paste_nic_napi_id(struct paste_queue *q)
 	rcu_read_lock();
 	nic = rcu_dereference(q->nic);
 	if (nic)
-		id = READ_ONCE(nic->sock->sk->sk_napi_id) ?: nic->napi_id;
+		id = READ_ONCE(nic->sock->sk->sk_napi_id);
 	rcu_read_unlock();
 	return id;
 }
@@ -667,7 +670,6 @@ static int nic_bind_socket(struct paste_nic *nic, struct paste_ioc_nic_bind *a,
 	if (err)
 		return paste_fail(text, err, "ifindex: its driver refuses AF_XDP zero copy (%d)",
 				  err);
-	nic->napi_id = xsk_pool_get_napi_id(nic_xs(nic)->pool);
 	return 0;
 }
 
