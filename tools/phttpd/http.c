@@ -9,27 +9,23 @@
  * errors. Lines of a head may end in a bare LF, those of a chunked body not.
  */
 #include <string.h>
+#include <strings.h>
 
 #include "http.h"
 
 enum {
-	ST_START, /* empty lines before a request */
-	ST_METHOD,
+	ST_METHOD, /* or empty lines before it */
 	ST_TARGET,
 	ST_VERSION,
-	ST_VERSION_LF,
-	ST_LINE, /* at the start of a header line */
-	ST_NAME,
-	ST_BLANK, /* before a value */
+	ST_LINE_LF,
+	ST_NAME, /* or the empty line that ends the head */
 	ST_VALUE,
-	ST_VALUE_LF,
 	ST_HEAD_LF, /* the last LF of the head */
-	ST_BODY,
-	ST_CHUNK, /* at the first digit of a chunk's size */
+	ST_BODY,    /* or the data of a chunk */
+	ST_CHUNK,   /* at the first digit of a chunk's size */
 	ST_CHUNK_SIZE,
 	ST_CHUNK_EXT,
 	ST_CHUNK_LF,
-	ST_CHUNK_DATA,
 	ST_CHUNK_CR2, /* CR and LF after the data */
 	ST_CHUNK_LF2,
 	ST_TRAILER, /* at the start of a trailer line */
@@ -40,50 +36,44 @@ enum {
 
 enum {
 	H_OTHER,
-	H_CONNECTION,
+	H_HOST,
+	H_CONNECTION, /* from here on the value matters */
 	H_LENGTH,
 	H_ENCODING,
-	H_EXPECT,
-	H_HOST
+	H_EXPECT
 };
 
-static const char *const header_names[] = {
-	[H_CONNECTION] = "connection",
-	[H_LENGTH] = "content-length",
-	[H_ENCODING] = "transfer-encoding",
-	[H_EXPECT] = "expect",
-	[H_HOST] = "host",
+/* What a byte may be part of. */
+enum {
+	TOKEN = 1, /* a method, a header's name */
+	TARGET = 2,
+	TEXT = 4, /* a header's value: no control characters but tabs */
+	ALL = TOKEN | TARGET | TEXT
 };
 
-static const char *const method_names[HTTP_METHODS] = {
-	[HTTP_GET] = "GET",
-	[HTTP_HEAD] = "HEAD",
-	[HTTP_POST] = "POST",
+static const uint8_t classes[256] = {
+	['\t'] = TEXT,	      [' '] = TEXT,
+	['!'] = ALL,	      ['"'] = TARGET | TEXT,
+	['#' ... '\''] = ALL, ['(' ... ')'] = TARGET | TEXT,
+	['*' ... '+'] = ALL,  [','] = TARGET | TEXT,
+	['-' ... '.'] = ALL,  ['/'] = TARGET | TEXT,
+	['0' ... '9'] = ALL,  [':' ... '@'] = TARGET | TEXT,
+	['A' ... 'Z'] = ALL,  ['[' ... ']'] = TARGET | TEXT,
+	['^' ... 'z'] = ALL,  ['{'] = TARGET | TEXT,
+	['|'] = ALL,	      ['}'] = TARGET | TEXT,
+	['~'] = ALL,	      [0x80 ... 0xff] = TARGET | TEXT,
 };
 
-static bool is_token(unsigned char c)
+static const char *skip(const char *s, const char *end, int class)
 {
-	if ((c | 0x20) >= 'a' && (c | 0x20) <= 'z')
-		return true;
-	if ((c >= '0' && c <= '9') || c == '-')
-		return true;
-	return c && strchr("!#$%&'*+.^_`|~", c);
+	while (s < end && classes[(unsigned char)*s] & class)
+		s++;
+	return s;
 }
 
 static bool is_blank(char c)
 {
 	return c == ' ' || c == '\t';
-}
-
-/* In a value: everything but control characters. */
-static bool is_text(unsigned char c)
-{
-	return (c >= 0x20 && c != 0x7f) || c == '\t';
-}
-
-static char lower(char c)
-{
-	return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
 }
 
 static const char *bad(struct http_parser *p, const char *s, int status)
@@ -93,89 +83,92 @@ static const char *bad(struct http_parser *p, const char *s, int status)
 	return s;
 }
 
+/* Every state begins with an empty token. */
 static const char *go(struct http_parser *p, const char *s, int state)
 {
 	p->state = state;
+	p->token_len = 0;
 	return s;
 }
 
-/* Bytes that do not fit are counted: token_full() tells. */
-static void token_add(struct http_parser *p, char c)
+/* Append what lies from s to end to a word of len bytes; what does not fit is counted. */
+static unsigned word_add(char *word, unsigned len, const char *s, const char *end)
 {
-	if (p->token_len < HTTP_TOKEN_MAX - 1)
-		p->token[p->token_len] = c;
-	p->token_len++;
+	size_t n = end - s, room = HTTP_WORD_MAX - 1 - len;
+
+	if (len < HTTP_WORD_MAX)
+		memcpy(word + len, s, n < room ? n : room);
+	return len + n;
 }
 
-static bool token_full(const struct http_parser *p)
+static void token_add(struct http_parser *p, const char *s, const char *end)
 {
-	return p->token_len > HTTP_TOKEN_MAX - 1;
+	p->token_len = word_add(p->token, p->token_len, s, end);
 }
 
-static bool token_is(const struct http_parser *p, const char *word)
+static inline bool token_is(const struct http_parser *p, const char *word)
 {
-	return p->token_len == strlen(word) && !token_full(p) &&
-	       !memcmp(p->token, word, p->token_len);
+	return p->token_len == strlen(word) && !memcmp(p->token, word, strlen(word));
+}
+
+/* The same in any case. */
+static inline bool token_like(const struct http_parser *p, const char *word)
+{
+	return p->token_len == strlen(word) && !strncasecmp(p->token, word, strlen(word));
 }
 
 /* ------------------------------------------------------------------------- */
 /* The request line */
 
-static const char *st_start(struct http_parser *p, const char *s, const char *end)
-{
-	(void)end;
-	if (*s == '\r' || *s == '\n')
-		return s + 1;
-	p->token_len = 0;
-	return go(p, s, ST_METHOD);
-}
-
 static const char *method_end(struct http_parser *p, const char *s)
 {
-	int m;
-
-	for (m = 0; m < HTTP_METHODS; m++) {
-		if (token_is(p, method_names[m])) {
-			p->method = m;
-			return go(p, s + 1, ST_TARGET);
-		}
-	}
-	return bad(p, s, p->token_len ? 501 : 400);
+	if (token_is(p, "GET"))
+		p->method = HTTP_GET;
+	else if (token_is(p, "HEAD"))
+		p->method = HTTP_HEAD;
+	else if (token_is(p, "POST"))
+		p->method = HTTP_POST;
+	else
+		return bad(p, s, p->token_len ? 501 : 400);
+	return go(p, s + 1, ST_TARGET);
 }
 
 static const char *st_method(struct http_parser *p, const char *s, const char *end)
 {
-	for (; s < end; s++) {
-		if (*s == ' ')
-			return method_end(p, s);
-		if (!is_token(*s))
-			return bad(p, s, 400);
-		token_add(p, *s);
-	}
-	return s;
+	const char *from = s;
+
+	if (!p->token_len && (*s == '\r' || *s == '\n'))
+		return s + 1;
+	s = skip(s, end, TOKEN);
+	token_add(p, from, s);
+	if (s == end)
+		return s;
+	return *s == ' ' ? method_end(p, s) : bad(p, s, 400);
 }
 
 static const char *st_target(struct http_parser *p, const char *s, const char *end)
 {
-	for (; s < end; s++) {
-		if (*s == ' ')
-			break;
-		if (!is_text(*s) || *s == '\t')
-			return bad(p, s, 400);
-		if (p->target_len < HTTP_TARGET_MAX - 1)
-			p->target[p->target_len] = *s;
-		p->target_len++;
-	}
+	const char *from = s;
+
+	s = skip(s, end, TARGET);
+	p->target_len = word_add(p->target, p->target_len, from, s);
 	if (s == end)
 		return s;
-	if (!p->target_len)
+	if (*s != ' ' || !p->target_len)
 		return bad(p, s, 400);
-	p->target[p->target_len < HTTP_TARGET_MAX ? p->target_len : HTTP_TARGET_MAX - 1] = 0;
-	p->token_len = 0;
+	p->target[p->target_len < HTTP_WORD_MAX ? p->target_len : HTTP_WORD_MAX - 1] = 0;
 	return go(p, s + 1, ST_VERSION);
 }
 
-static const char *version_end(struct http_parser *p, const char *s)
+/* At a CR or LF: an LF after a CR in the same range is taken with it. */
+static const char *line_end(struct http_parser *p, const char *s, const char *end)
+{
+	if (end - s > 1 && s[0] == '\r' && s[1] == '\n')
+		s++;
+	return go(p, s + 1, *s == '\r' ? ST_LINE_LF : ST_NAME);
+}
+
+static const char *version_end(struct http_parser *p, const char *s, const char *end)
 {
 	if (token_is(p, "HTTP/1.1"))
 		p->keep_alive = true;
@@ -183,25 +176,30 @@ static const char *version_end(struct http_parser *p, const char *s)
 		p->old = true;
 	else
 		return bad(p, s, p->token_len == 8 && !memcmp(p->token, "HTTP/", 5) ? 505 : 400);
-	return go(p, s + 1, *s == '\r' ? ST_VERSION_LF : ST_LINE);
+	return line_end(p, s, end);
 }
 
 static const char *st_version(struct http_parser *p, const char *s, const char *end)
 {
+	/* What nearly always comes, at once. */
+	if (!p->token_len && end - s >= 10 && !memcmp(s, "HTTP/1.1\r\n", 10)) {
+		p->keep_alive = true;
+		return go(p, s + 10, ST_NAME);
+	}
 	for (; s < end; s++) {
 		if (*s == '\r' || *s == '\n')
-			return version_end(p, s);
-		token_add(p, *s);
+			return version_end(p, s, end);
+		token_add(p, s, s + 1);
 		if (p->token_len > 8)
 			return bad(p, s, 400);
 	}
 	return s;
 }
 
-static const char *st_version_lf(struct http_parser *p, const char *s, const char *end)
+static const char *st_line_lf(struct http_parser *p, const char *s, const char *end)
 {
 	(void)end;
-	return *s == '\n' ? go(p, s + 1, ST_LINE) : bad(p, s, 400);
+	return *s == '\n' ? go(p, s + 1, ST_NAME) : bad(p, s, 400);
 }
 
 /* ------------------------------------------------------------------------- */
@@ -219,18 +217,7 @@ static const char *head_end(struct http_parser *p, const char *s)
 		p->expect = false;
 	p->left = p->length;
 	p->event = HTTP_EV_HEADERS;
-	return go(p, s + 1, p->chunked ? ST_CHUNK : ST_BODY);
-}
-
-static const char *st_line(struct http_parser *p, const char *s, const char *end)
-{
-	(void)end;
-	if (*s == '\r')
-		return go(p, s + 1, ST_HEAD_LF);
-	if (*s == '\n')
-		return head_end(p, s);
-	p->token_len = 0;
-	return go(p, s, ST_NAME);
+	return go(p, s + 1, p->chunked ? ST_CHUNK : p->left ? ST_BODY : ST_DONE);
 }
 
 static const char *st_head_lf(struct http_parser *p, const char *s, const char *end)
@@ -241,36 +228,38 @@ static const char *st_head_lf(struct http_parser *p, const char *s, const char *
 
 static int header_find(const struct http_parser *p)
 {
-	int h;
+	if (token_like(p, "host"))
+		return H_HOST;
+	if (token_like(p, "connection"))
+		return H_CONNECTION;
+	if (token_like(p, "content-length"))
+		return H_LENGTH;
+	if (token_like(p, "transfer-encoding"))
+		return H_ENCODING;
+	return token_like(p, "expect") ? H_EXPECT : H_OTHER;
+}
 
-	for (h = H_OTHER + 1; h <= H_HOST; h++)
-		if (token_is(p, header_names[h]))
-			return h;
-	return H_OTHER;
+static const char *name_end(struct http_parser *p, const char *s)
+{
+	if (!p->token_len)
+		return bad(p, s, 400);
+	p->header = header_find(p);
+	return go(p, s + 1, ST_VALUE);
 }
 
 static const char *st_name(struct http_parser *p, const char *s, const char *end)
 {
-	for (; s < end; s++) {
-		if (*s == ':') {
-			if (!p->token_len)
-				return bad(p, s, 400);
-			p->header = header_find(p);
-			p->token_len = 0;
-			return go(p, s + 1, ST_BLANK);
-		}
-		if (!is_token(*s))
-			return bad(p, s, 400);
-		token_add(p, lower(*s));
-	}
-	return s;
-}
+	const char *from = s;
 
-static const char *st_blank(struct http_parser *p, const char *s, const char *end)
-{
-	while (s < end && is_blank(*s))
-		s++;
-	return s < end ? go(p, s, ST_VALUE) : s;
+	if (!p->token_len && *s == '\r')
+		return go(p, s + 1, ST_HEAD_LF);
+	if (!p->token_len && *s == '\n')
+		return head_end(p, s);
+	s = skip(s, end, TOKEN);
+	token_add(p, from, s);
+	if (s == end)
+		return s;
+	return *s == ':' ? name_end(p, s) : bad(p, s, 400);
 }
 
 static bool length_set(struct http_parser *p)
@@ -296,9 +285,9 @@ static void connection_set(struct http_parser *p)
 
 	p->token[p->token_len] = 0;
 	while ((word = strsep(&s, ", \t"))) {
-		if (!strcmp(word, "close"))
+		if (!strcasecmp(word, "close"))
 			p->keep_alive = false;
-		else if (!strcmp(word, "keep-alive") && p->old)
+		else if (!strcasecmp(word, "keep-alive") && p->old)
 			p->keep_alive = true;
 	}
 }
@@ -311,17 +300,17 @@ static int header_set(struct http_parser *p)
 	p->seen |= 1 << p->header;
 	switch (p->header) {
 	case H_CONNECTION:
-		if (token_full(p))
+		if (p->token_len >= HTTP_WORD_MAX)
 			return 400;
 		connection_set(p);
 		return 0;
 	case H_LENGTH:
 		return again || !length_set(p) ? 400 : 0;
 	case H_ENCODING:
-		p->chunked = token_is(p, "chunked");
+		p->chunked = token_like(p, "chunked");
 		return again ? 400 : p->chunked ? 0 : 501;
 	case H_EXPECT:
-		p->expect = token_is(p, "100-continue");
+		p->expect = token_like(p, "100-continue");
 		return p->expect ? 0 : 417;
 	case H_HOST:
 		return again ? 400 : 0;
@@ -330,44 +319,35 @@ static int header_set(struct http_parser *p)
 	}
 }
 
-static const char *value_end(struct http_parser *p, const char *s, int next)
+static const char *value_end(struct http_parser *p, const char *s, const char *end)
 {
 	int status;
 
-	while (p->token_len && !token_full(p) && is_blank(p->token[p->token_len - 1]))
+	while (p->token_len && p->token_len < HTTP_WORD_MAX && is_blank(p->token[p->token_len - 1]))
 		p->token_len--;
 	status = header_set(p);
-	return status ? bad(p, s, status) : go(p, s + 1, next);
+	return status ? bad(p, s, status) : line_end(p, s, end);
 }
 
 static const char *st_value(struct http_parser *p, const char *s, const char *end)
 {
-	if (p->header == H_OTHER) {
-		while (s < end && is_text(*s))
-			s++;
-	} else {
-		for (; s < end && is_text(*s); s++)
-			token_add(p, lower(*s));
-	}
+	const char *from;
+
+	while (!p->token_len && s < end && is_blank(*s))
+		s++;
+	from = s;
+	s = skip(s, end, TEXT);
+	if (p->header >= H_CONNECTION)
+		token_add(p, from, s);
 	if (s == end)
 		return s;
-	if (*s == '\n')
-		return value_end(p, s, ST_LINE);
-	if (*s == '\r')
-		return value_end(p, s, ST_VALUE_LF);
-	return bad(p, s, 400);
-}
-
-static const char *st_value_lf(struct http_parser *p, const char *s, const char *end)
-{
-	(void)end;
-	return *s == '\n' ? go(p, s + 1, ST_LINE) : bad(p, s, 400);
+	return *s == '\r' || *s == '\n' ? value_end(p, s, end) : bad(p, s, 400);
 }
 
 /* ------------------------------------------------------------------------- */
 /* Bodies */
 
-static const char *body_take(struct http_parser *p, const char *s, const char *end)
+static const char *st_body(struct http_parser *p, const char *s, const char *end)
 {
 	size_t n = end - s;
 
@@ -377,21 +357,21 @@ static const char *body_take(struct http_parser *p, const char *s, const char *e
 	p->body = s;
 	p->body_len = n;
 	p->event = HTTP_EV_BODY;
-	return s + n;
+	s += n;
+	return p->left ? s : go(p, s, p->chunked ? ST_CHUNK_CR2 : ST_DONE);
 }
 
 static int hex_digit(char c)
 {
 	if (c >= '0' && c <= '9')
 		return c - '0';
-	c = lower(c);
+	c |= 0x20;
 	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 static const char *st_chunk(struct http_parser *p, const char *s, const char *end)
 {
 	(void)end;
-	p->count = 0;
 	p->left = 0;
 	return hex_digit(*s) < 0 ? bad(p, s, 400) : go(p, s, ST_CHUNK_SIZE);
 }
@@ -419,8 +399,7 @@ static const char *st_chunk_size(struct http_parser *p, const char *s, const cha
 
 static const char *st_chunk_ext(struct http_parser *p, const char *s, const char *end)
 {
-	while (s < end && is_text(*s))
-		s++;
+	s = skip(s, end, TEXT);
 	if (s == end)
 		return s;
 	return *s == '\r' ? go(p, s + 1, ST_CHUNK_LF) : bad(p, s, 400);
@@ -431,13 +410,7 @@ static const char *st_chunk_lf(struct http_parser *p, const char *s, const char 
 	(void)end;
 	if (*s != '\n')
 		return bad(p, s, 400);
-	return go(p, s + 1, p->left ? ST_CHUNK_DATA : ST_TRAILER);
-}
-
-static const char *st_chunk_data(struct http_parser *p, const char *s, const char *end)
-{
-	s = body_take(p, s, end);
-	return p->left ? s : go(p, s, ST_CHUNK_CR2);
+	return go(p, s + 1, p->left ? ST_BODY : ST_TRAILER);
 }
 
 static const char *st_chunk_cr2(struct http_parser *p, const char *s, const char *end)
@@ -460,17 +433,21 @@ static const char *st_trailer(struct http_parser *p, const char *s, const char *
 
 static const char *st_trailer_line(struct http_parser *p, const char *s, const char *end)
 {
-	while (s < end && (is_text(*s) || *s == '\r'))
-		s++;
+	s = skip(s, end, TEXT);
 	if (s == end)
 		return s;
+	if (*s == '\r')
+		return s + 1;
 	return *s == '\n' ? go(p, s + 1, ST_TRAILER) : bad(p, s, 400);
 }
 
 static const char *st_trailer_lf(struct http_parser *p, const char *s, const char *end)
 {
 	(void)end;
-	return *s == '\n' ? go(p, s + 1, ST_DONE) : bad(p, s, 400);
+	if (*s != '\n')
+		return bad(p, s, 400);
+	p->event = HTTP_EV_DONE;
+	return go(p, s + 1, ST_DONE);
 }
 
 /* ------------------------------------------------------------------------- */
@@ -478,23 +455,18 @@ static const char *st_trailer_lf(struct http_parser *p, const char *s, const cha
 typedef const char *(*step_fn)(struct http_parser *p, const char *s, const char *end);
 
 static const step_fn steps[] = {
-	[ST_START] = st_start,
 	[ST_METHOD] = st_method,
 	[ST_TARGET] = st_target,
 	[ST_VERSION] = st_version,
-	[ST_VERSION_LF] = st_version_lf,
-	[ST_LINE] = st_line,
+	[ST_LINE_LF] = st_line_lf,
 	[ST_NAME] = st_name,
-	[ST_BLANK] = st_blank,
 	[ST_VALUE] = st_value,
-	[ST_VALUE_LF] = st_value_lf,
 	[ST_HEAD_LF] = st_head_lf,
-	[ST_BODY] = body_take,
+	[ST_BODY] = st_body,
 	[ST_CHUNK] = st_chunk,
 	[ST_CHUNK_SIZE] = st_chunk_size,
 	[ST_CHUNK_EXT] = st_chunk_ext,
 	[ST_CHUNK_LF] = st_chunk_lf,
-	[ST_CHUNK_DATA] = st_chunk_data,
 	[ST_CHUNK_CR2] = st_chunk_cr2,
 	[ST_CHUNK_LF2] = st_chunk_lf2,
 	[ST_TRAILER] = st_trailer,
@@ -505,7 +477,7 @@ static const step_fn steps[] = {
 void http_next(struct http_parser *p)
 {
 	p->event = HTTP_EV_MORE;
-	p->state = ST_START;
+	p->state = ST_METHOD;
 	p->old = false;
 	p->keep_alive = false;
 	p->chunked = false;
@@ -513,7 +485,7 @@ void http_next(struct http_parser *p)
 	p->length = 0;
 	p->target_len = 0;
 	p->seen = 0;
-	p->count = 0;
+	p->token_len = 0;
 }
 
 void http_init(struct http_parser *p)
@@ -522,39 +494,19 @@ void http_init(struct http_parser *p)
 	http_next(p);
 }
 
-bool http_idle(const struct http_parser *p)
-{
-	return p->state == ST_START;
-}
-
-static bool body_state(int state)
-{
-	return state == ST_BODY || state == ST_CHUNK_DATA;
-}
-
 enum http_event http_parse(struct http_parser *p, const char *data, size_t len, size_t *used)
 {
-	const char *s = data, *end = data + len, *from;
-	int state;
+	const char *s = data, *end = data + len;
 
-	*used = 0;
-	if (p->event == HTTP_EV_BAD)
-		return p->event;
-	p->event = HTTP_EV_MORE;
-	while (p->event == HTTP_EV_MORE) {
-		state = p->state;
-		if (state == ST_DONE || (state == ST_BODY && !p->left))
-			p->event = HTTP_EV_DONE;
-		if (p->event == HTTP_EV_DONE || s == end)
-			break;
-		from = s;
-		s = steps[state](p, s, end);
-		if (!body_state(state)) {
-			p->count += s - from;
-			if (p->count > HTTP_HEAD_MAX)
-				bad(p, s, 431);
-		}
-	}
+	if (p->event != HTTP_EV_BAD)
+		p->event = p->state == ST_DONE ? HTTP_EV_DONE : HTTP_EV_MORE;
+	while (p->event == HTTP_EV_MORE && s < end)
+		s = steps[p->state](p, s, end);
 	*used = s - data;
+	p->count += *used - (p->event == HTTP_EV_BODY ? p->body_len : 0);
+	if (p->count > HTTP_HEAD_MAX)
+		bad(p, s, 431);
+	if (p->event != HTTP_EV_MORE)
+		p->count = 0;
 	return p->event;
 }

@@ -3,7 +3,7 @@
  * http.h - an incremental parser of HTTP/1.x requests
  *
  * A pure state machine: it is fed byte ranges cut anywhere, says what it found
- * and how far it got, and never looks at a byte twice. No I/O, no allocation,
+ * and how far it got, and never asks for a byte twice. No I/O, no allocation,
  * no time. Of the bytes it keeps only what a server has to know; a body is
  * reported in place.
  */
@@ -14,15 +14,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define HTTP_HEAD_MAX	16384 /* bytes of a request line and its headers */
-#define HTTP_TARGET_MAX 128   /* bytes of a request target that are kept */
-#define HTTP_TOKEN_MAX	128   /* bytes of a name or a value that are kept */
+#define HTTP_HEAD_MAX 16384 /* bytes of a request line and its headers */
+#define HTTP_WORD_MAX 128   /* of a target, name or value so many are kept, with a zero */
 
 enum http_method {
 	HTTP_GET,
 	HTTP_HEAD,
-	HTTP_POST,
-	HTTP_METHODS
+	HTTP_POST
 };
 
 enum http_event {
@@ -38,11 +36,11 @@ struct http_parser {
 	enum http_method method;
 	bool old; /* HTTP/1.0 */
 	bool keep_alive;
-	bool chunked;		      /* else length is valid */
-	bool expect;		      /* the client waits for 100 (Continue) */
-	uint64_t length;	      /* of the body */
-	unsigned target_len;	      /* may be more than what was kept */
-	char target[HTTP_TARGET_MAX]; /* zero-terminated */
+	bool chunked;		    /* else length is valid */
+	bool expect;		    /* the client waits for 100 (Continue) */
+	uint64_t length;	    /* of the body */
+	unsigned target_len;	    /* may be more than what was kept */
+	char target[HTTP_WORD_MAX]; /* zero-terminated */
 
 	/* the event */
 	const char *body; /* HTTP_EV_BODY: in the caller's buffer */
@@ -54,19 +52,16 @@ struct http_parser {
 	uint8_t state;
 	uint8_t header; /* the header whose value is being read */
 	uint8_t seen;	/* headers that came, one bit each */
-	unsigned count; /* bytes of this head, chunk line or trailer */
+	unsigned count; /* bytes of the framing since the last event */
 	unsigned token_len;
 	uint64_t left; /* bytes of this body or chunk to come */
-	char token[HTTP_TOKEN_MAX];
+	char token[HTTP_WORD_MAX];
 };
 
 void http_init(struct http_parser *p);
 
 /* On to the next request of the connection, after HTTP_EV_DONE. */
 void http_next(struct http_parser *p);
-
-/* Nothing of a request has been seen: the peer may end here. */
-bool http_idle(const struct http_parser *p);
 
 /*
  * Go on with len bytes at data; *used says how many were consumed. To be called

@@ -80,29 +80,30 @@ static uint64_t fnv_add(uint64_t sum, const char *data, size_t len)
 /* ------------------------------------------------------------------------- */
 /* Heads of answers */
 
-static const char *reason(int status)
+static const char *status_text(int status)
 {
-	static const struct {
-		int status;
-		const char *text;
-	} reasons[] = {
-		{ 200, "OK" },
-		{ 404, "Not Found" },
-		{ 413, "Content Too Large" },
-		{ 417, "Expectation Failed" },
-		{ 431, "Request Header Fields Too Large" },
-		{ 501, "Not Implemented" },
-		{ 505, "HTTP Version Not Supported" },
-	};
-	size_t i;
-
-	for (i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
-		if (reasons[i].status == status)
-			return reasons[i].text;
-	return "Bad Request";
+	switch (status) {
+	case 200:
+		return "200 OK";
+	case 404:
+		return "404 Not Found";
+	case 413:
+		return "413 Content Too Large";
+	case 417:
+		return "417 Expectation Failed";
+	case 431:
+		return "431 Request Header Fields Too Large";
+	case 501:
+		return "501 Not Implemented";
+	case 505:
+		return "505 HTTP Version Not Supported";
+	default:
+		return "400 Bad Request";
+	}
 }
 
-static char *put(char *p, const char *s)
+/* Inline: a constant string becomes a few moves. */
+static inline char *put(char *p, const char *s)
 {
 	return stpcpy(p, s);
 }
@@ -132,9 +133,7 @@ static char *put_length(char *p, uint64_t len)
 static char *put_head(char *p, const struct session *s, int status, const char *type, uint64_t len)
 {
 	p = put(p, "HTTP/1.1 ");
-	p = put_number(p, status);
-	p = put(p, " ");
-	p = put(p, reason(status));
+	p = put(p, status_text(status));
 	p = put(p, "\r\nContent-Type: ");
 	p = put(p, type);
 	p = put(p, "\r\n");
@@ -176,8 +175,8 @@ static void choose_route(struct session *s)
 			s->route = ROUTE_ECHO;
 		else if (!strcmp(h->target, "/sum"))
 			s->route = ROUTE_SUM;
-	} else if (!strncmp(h->target, "/bytes/", 7)) {
-		s->route = parse_bytes(h->target + 7, &s->left) && h->target_len < HTTP_TARGET_MAX ?
+	} else if (!memcmp(h->target, "/bytes/", 7)) {
+		s->route = parse_bytes(h->target + 7, &s->left) && h->target_len < HTTP_WORD_MAX ?
 				   ROUTE_BYTES :
 				   ROUTE_NONE;
 	}
@@ -401,7 +400,7 @@ static enum outcome step_error(struct serve *sv, struct session *s)
 	s->http.keep_alive = false;
 	s->http.method = HTTP_GET;
 	if (!s->replied) {
-		snprintf(line, sizeof(line), "%d %s\n", s->http.status, reason(s->http.status));
+		snprintf(line, sizeof(line), "%s\n", status_text(s->http.status));
 		if (reply_line(sv, s, s->http.status, line) == BLOCKED)
 			return BLOCKED;
 	}
