@@ -241,6 +241,18 @@ static int sync_wait(struct paste_queue *q, u64 us)
 	return 0;
 }
 
+/* Indices that only we read when a ring is full may have been wrong for long: look now. */
+static void sync_check(struct paste_queue *q)
+{
+	bool bad = paste_ring_unread(&q->comp) < 0;
+
+	spin_lock_bh(&q->slice->lock);
+	bad |= paste_ring_unread(&q->rx) < 0;
+	spin_unlock_bh(&q->slice->lock);
+	if (bad)
+		paste_queue_kill(q);
+}
+
 static void sync_batch(struct paste_queue *q)
 {
 	paste_queue_take_fills(q);
@@ -256,8 +268,10 @@ static int queue_do_sync(struct paste_queue *q, struct paste_ioc_sync *a)
 	int err = 0;
 
 	paste_stat_inc(q, PASTE_STAT_SYNCS);
-	if (!READ_ONCE(q->dead))
-		sync_batch(q);
+	sync_check(q);
+	if (READ_ONCE(q->dead))
+		return -EIO;
+	sync_batch(q);
 	if (a->busy_us && !paste_queue_ready(q))
 		sync_busy(q, a->busy_us);
 	if (a->wait_us && !paste_queue_ready(q))
@@ -387,6 +401,8 @@ static int call_nic_bind(struct dev_call *c)
 {
 	int err;
 
+	if (READ_ONCE(c->q->dead))
+		return -EIO;
 	c->fd = get_unused_fd_flags(O_RDWR | O_CLOEXEC);
 	if (c->fd < 0)
 		return c->fd;
@@ -404,6 +420,8 @@ static int call_nic_unbind(struct dev_call *c)
 
 static int call_attach(struct dev_call *c)
 {
+	if (READ_ONCE(c->q->dead))
+		return -EIO;
 	return paste_tap_attach(c->q, &c->a.attach, &c->text);
 }
 
@@ -461,12 +479,15 @@ static const struct dev_ioctl queue_ioctls[] = {
 	{}
 };
 
-static int dev_run(struct dev_call *c, const struct dev_ioctl *i)
+static int dev_run(struct dev_call *c, const struct dev_ioctl *i, void __user *arg, size_t size)
 {
 	int err;
 
 	if (!(i->flags & DEV_SETUP))
 		return i->fn(c);
+	/* what cannot be written back later must fail before anything is done */
+	if (copy_to_user(arg, &c->a, size))
+		return -EFAULT;
 	if (current->mm != c->ctx->mm)
 		return paste_fail(&c->text, -EPERM,
 				  "not the address space that opened the context");
@@ -477,7 +498,7 @@ static int dev_run(struct dev_call *c, const struct dev_ioctl *i)
 	return err;
 }
 
-/* The result to the caller. Should that fail, what was made is closed again. */
+/* The result to the caller. Should that fail after all, what was made is closed again. */
 static int dev_finish(struct dev_call *c, void __user *arg, size_t size)
 {
 	int err = copy_to_user(arg, &c->a, size) ? -EFAULT : 0;
@@ -526,10 +547,11 @@ static long dev_do_ioctl(struct dev_call *c, const struct dev_ioctl *table, unsi
 		return err;
 	text = i->flags & DEV_TEXT ? c->a.head.text : 0;
 	c->a.head.size = size; /* as it was checked; memory may have changed */
-	err = dev_run(c, i);
+	size = min_t(u32, size, i->size);
+	err = dev_run(c, i, arg, size);
 	if (err)
 		return dev_tell(c, text) ?: err;
-	return dev_finish(c, arg, min_t(size_t, size, i->size));
+	return dev_finish(c, arg, size);
 }
 
 static long ctx_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
