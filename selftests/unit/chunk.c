@@ -6,18 +6,20 @@
 #include "unit.h"
 #include "chunk.h"
 
-#define MAX_CHUNKS	1024
-#define MAX_PIECES	65
+#define MAX_CHUNKS 1024
+#define MAX_PIECES 65
 
 /* What the model knows of a chunk. */
 struct model_chunk {
 	u32 app;
 	u32 tx;
-	u32 stack;		/* packets that refer to it */
+	u32 stack; /* packets that refer to it */
 	bool lent;
-	bool free;		/* was handed to the module and not yet taken */
-	u32 pieces;		/* of the copy path, since it was taken */
-	struct { u32 off, len; } piece[MAX_PIECES];
+	bool free;  /* was handed to the module and not yet taken */
+	u32 pieces; /* of the copy path, since it was taken */
+	struct {
+		u32 off, len;
+	} piece[MAX_PIECES];
 };
 
 static struct paste_slice_table table;

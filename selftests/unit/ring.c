@@ -8,7 +8,7 @@
 #include "unit.h"
 #include "ring.h"
 
-#define ENTRIES	64
+#define ENTRIES 64
 
 /* The shared memory, with a guard on either side of the entries. */
 struct shared {
@@ -142,7 +142,8 @@ static void test_consumer_lies(void)
 			if (used < ENTRIES)
 				CHECK(room == (int)(ENTRIES - used));
 			else
-				CHECK(room == (distance > ENTRIES ? -EIO : (int)(ENTRIES - distance)));
+				CHECK(room ==
+				      (distance > ENTRIES ? -EIO : (int)(ENTRIES - distance)));
 		}
 	}
 }
@@ -190,7 +191,7 @@ static void test_own_index_is_private(void)
 
 /* ------------------------------------------------------------------------- */
 
-#define STRESS	300000
+#define STRESS 300000
 
 static struct shared stress;
 static unsigned int stress_faults;

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 struct unit_test {
 	const char *name;
@@ -16,10 +16,11 @@ struct unit_test {
 static unsigned int unit_faults;
 
 /* Something that must be so. The first few faults of a test are shown. */
-#define CHECK(condition) do {							\
-	if (!(condition) && unit_faults++ < 5)					\
-		printf("# %s:%d: %s\n", __FILE__, __LINE__, #condition);	\
-} while (0)
+#define CHECK(condition)                                                         \
+	do {                                                                     \
+		if (!(condition) && unit_faults++ < 5)                           \
+			printf("# %s:%d: %s\n", __FILE__, __LINE__, #condition); \
+	} while (0)
 
 static inline int unit_run(const struct unit_test *tests, unsigned int n)
 {

@@ -122,5 +122,7 @@ if ! wait $!; then
 fi
 mv -T "$work/out" "$result"
 rm -f "$log"
-say "built in $((SECONDS - start)) s; CPU time, user and system: $(times | tail -1)"
+# Not in a subshell, whose times these would be.
+times > "$work/times"
+say "built in $((SECONDS - start)) s; CPU time, user and system: $(tail -1 "$work/times")"
 echo "$result"

@@ -4,7 +4,7 @@
 # usage: suite.sh [NIC [PART...]]
 #
 # All tests of the module, as one KTAP stream with a line per test; NIC is what run.sh was told (ixgbe, i40e, virtio, none).
-# Parts: uapi conn ring life net; all of these without names. nic: the cases of net.sh that depend on the NIC. Runs in the VM:
+# Parts: uapi conn ring life net; all of these without names. nic: what depends on the NIC alone. Runs in the VM:
 #
 #   selftests/vm/run.sh --kernel 6.12 --nic ixgbe -- selftests/vm/suite.sh ixgbe
 #
@@ -69,10 +69,6 @@ for part in "${parts[@]}"; do
 		run_part uapi timeout 60 "$programs/uapi" -f bind
 		mapfile -t cases < <(sed -n 's/^\(t_nic_[a-z0-9_]*\)() {.*/\1/p' "$selftests/net.sh")
 		run_part net timeout 300 "$selftests/net.sh" "${cases[@]}"
-		;;
-	nic)
-		mapfile -t cases < <(sed -n 's/^\(t_nic_[a-z0-9_]*\)().*/\1/p' "$selftests/net.sh")
-		run_part net timeout 900 "$selftests/net.sh" "${cases[@]}"
 		;;
 	*) run_part "$part" timeout 300 "$programs/$part" ;;
 	esac

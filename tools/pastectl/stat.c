@@ -71,8 +71,8 @@ static void print_json_queue(const struct paste_ioc_stats *q)
 	       q->stalled);
 	printf(", \"chunk_size\": %u, \"chunks\": %u, \"first_chunk\": %u", q->chunk_size,
 	       q->chunks, q->first_chunk);
-	printf(", \"chunks_held\": %u, \"chunks_lent\": %u, \"chunks_free\": %u",
-	       q->chunks_held, q->chunks_lent, q->chunks_free);
+	printf(", \"chunks_held\": %u, \"chunks_lent\": %u, \"chunks_free\": %u", q->chunks_held,
+	       q->chunks_lent, q->chunks_free);
 	printf(", \"copied\": %llu", copied(q));
 	for (i = 0; i < PASTE_STAT_N; i++)
 		printf(", \"%s\": %llu", paste_stat_name(i), q->v[i]);

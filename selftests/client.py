@@ -1,0 +1,127 @@
+#!/usr/bin/python3 -IS
+# SPDX-License-Identifier: GPL-2.0
+"""HTTP clients of phttpd that do what curl and wrk never would.
+
+usage: client.py reset ADDRESS PORT COUNT         connections that end with a RST in the middle of a request
+       client.py half ADDRESS PORT BYTES          the request ends with a FIN, the whole answer must come
+       client.py slow ADDRESS PORT BYTES          takes an answer of BYTES with pauses, and checks it
+       client.py prefix ADDRESS PORT              the server dies meanwhile: what came of the answer must be right
+       client.py read ADDRESS PORT                everything that comes, to standard output
+"""
+
+import socket
+import struct
+import sys
+import time
+
+PATTERN = bytes(range(251))
+
+
+def connect(address, port, **options):
+    family = socket.AF_INET6 if ':' in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.settimeout(60)
+    if 'rcvbuf' in options:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options['rcvbuf'])
+    sock.connect((address, port))
+    return sock
+
+
+def check(data, position):
+    start = position % 251
+    repeated = PATTERN * (len(data) // 251 + 2)
+    if data != repeated[start:start + len(data)]:
+        sys.exit('client: wrong bytes between %d and %d' % (position, position + len(data)))
+
+
+def read_head(sock):
+    """The answer's head is taken; the part of the body behind it is returned."""
+    data = b''
+    while b'\r\n\r\n' not in data:
+        more = sock.recv(4096)
+        if not more:
+            sys.exit('client: no answer')
+        data += more
+    return data.split(b'\r\n\r\n', 1)[1]
+
+
+def reset(address, port, count):
+    now = struct.pack('ii', 1, 0)
+    for i in range(int(count)):
+        sock = connect(address, port)
+        sock.sendall(b'POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n' + b'x' * (i * 997))
+        if i % 2:
+            time.sleep(0.01)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+        sock.close()
+
+
+def half(address, port, size):
+    body = (PATTERN * (int(size) // 251 + 1))[:int(size)]
+    sock = connect(address, port)
+    sock.sendall(b'POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n' % len(body))
+    # the answer comes while the request is sent: half of it fits into buffers
+    sock.sendall(body)
+    sock.shutdown(socket.SHUT_WR)
+    data = read_head(sock)
+    while True:
+        more = sock.recv(65536)
+        if not more:
+            break
+        data += more
+    if data != body:
+        sys.exit('client: got %d of %d bytes, or others' % (len(data), len(body)))
+
+
+def get(sock, size):
+    sock.sendall(b'GET /bytes/%d HTTP/1.1\r\nHost: x\r\n\r\n' % size)
+    data = read_head(sock)
+    check(data, 0)
+    return len(data)
+
+
+def slow(address, port, size):
+    sock = connect(address, port, rcvbuf=16384)
+    got = get(sock, int(size))
+    while got < int(size):
+        time.sleep(0.005)
+        data = sock.recv(16384)
+        if not data:
+            sys.exit('client: the end after %d bytes' % got)
+        check(data, got)
+        got += len(data)
+
+
+def prefix(address, port):
+    sock = connect(address, port, rcvbuf=65536)
+    got = get(sock, 1 << 30)
+    print('ready', flush=True)
+    time.sleep(3)
+    try:
+        while True:
+            data = sock.recv(65536)
+            if not data:
+                break
+            check(data, got)
+            got += len(data)
+    except ConnectionResetError:
+        print('reset', flush=True)
+    print('got %d' % got, flush=True)
+    if not 65536 < got < 1 << 30:
+        sys.exit('client: %d bytes' % got)
+
+
+def read(address, port):
+    sock = connect(address, port)
+    while True:
+        data = sock.recv(65536)
+        if not data:
+            break
+        sys.stdout.buffer.write(data)
+
+
+COMMANDS = {'reset': reset, 'half': half, 'slow': slow, 'prefix': prefix, 'read': read}
+
+if len(sys.argv) < 4 or sys.argv[1] not in COMMANDS:
+    sys.exit(__doc__)
+COMMANDS[sys.argv[1]](sys.argv[2], int(sys.argv[3]), *sys.argv[4:])

@@ -1,0 +1,971 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# usage: net.sh [CASE...]
+#
+# Tests of the module in a network: phttpd serves, curl, wrk and client.py are its clients. Needs root, the module, and
+# build/tools. Everything between network namespaces works anywhere; the cases with a NIC want what vm/run.sh provides:
+# PASTE_IF and the rest of its variables, and the command `host`, which runs the clients at the other end.
+#
+# Each case is a function t_NAME and can be named on the command line; without names all run, in the order of this file.
+# One KTAP line each. After each case the kernel log must be clean and no object of the module may be left.
+
+set -u
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+tree=${here%/selftests}
+[ -x "$tree/build/tools/phttpd" ] || tree=$(cd "$here/../.." && pwd)
+phttpd=$tree/build/tools/phttpd
+pastectl=$tree/build/tools/pastectl
+client=$tree/selftests/client.py
+
+port=60000
+MB=1048576
+work=
+nic=${PASTE_IF:-}
+
+# --- for cases
+
+fail() {
+	echo "$*" > "$work/reason"
+	exit 1
+}
+
+skip() {
+	echo "$*" > "$work/reason"
+	exit 4
+}
+
+# To be done when the case is over, last one first.
+later() {
+	undo=("$*" "${undo[@]}")
+}
+
+# shellcheck disable=SC2317 # called by trap
+end_case() {
+	local status=$? command
+	set +e
+	if [ $status != 0 ] && [ $status != 4 ]; then
+		"$pastectl" stat 2> /dev/null
+		tail -n 60 "$work"/server.[0-9]*
+	fi
+	for command in "${undo[@]}"; do
+		eval "$command"
+	done
+	jobs -p | xargs -r kill -9 2> /dev/null
+	wait
+	exit $status
+}
+
+n0() { ip netns exec paste0 "$@"; }
+n1() { ip netns exec paste1 "$@"; }
+outside() { host --timeout 100 "$@"; }
+
+# poll SECONDS COMMAND...: until it succeeds
+poll() {
+	local end=$((SECONDS + $1))
+	shift
+	until "$@"; do
+		[ $SECONDS -lt $end ] || return 1
+		sleep 0.1
+	done
+}
+
+# Two namespaces and a veth between them.
+set_up_veth() {
+	ip netns add paste0 || return
+	later "ip netns del paste0"
+	ip netns add paste1
+	later "ip netns del paste1"
+	ip link add pv0 netns paste0 type veth peer name pv1 netns paste1
+	n0 sysctl -qw net.ipv6.conf.all.accept_dad=0
+	n1 sysctl -qw net.ipv6.conf.all.accept_dad=0
+	ip -n paste0 addr add 10.8.0.1/24 dev pv0
+	ip -n paste1 addr add 10.8.0.2/24 dev pv1
+	ip -n paste0 addr add fd08::1/64 dev pv0 nodad
+	ip -n paste1 addr add fd08::2/64 dev pv1 nodad
+	ip -n paste0 link set pv0 mtu "$1" up
+	ip -n paste1 link set pv1 mtu "$1" up
+	ip -n paste0 link set lo up
+}
+
+# What is to run in the background is started without these functions, so that $! is its own process.
+#
+# serve [NAMESPACE] -- OPTION...: start phttpd and wait until it is ready.
+serve() {
+	local prefix=()
+	if [ "$1" != -- ]; then
+		prefix=(ip netns exec "$1")
+		shift
+	fi
+	shift
+	server_log=$work/server.$((++servers))
+	"${prefix[@]}" "$phttpd" -P "$port" -S "$@" 2> "$server_log" &
+	server=$!
+	poll 20 server_is_up || fail "phttpd $*: $(tail -1 "$server_log")"
+	[ -d "/proc/$server" ] || fail "phttpd $*: $(tail -1 "$server_log")"
+}
+
+server_is_up() {
+	grep -q '^phttpd: port' "$server_log" || [ ! -d "/proc/$server" ]
+}
+
+serve_hooked() {
+	need_hook
+	serve -- -i "$nic" -Z "$@"
+	grep -q hooked "$server_log" || fail "phttpd does not say that it is hooked"
+}
+
+# Stop it in an orderly way; sets requests and copied.
+stop() {
+	kill -TERM "$server" || fail "phttpd is not there: $(tail -1 "$server_log")"
+	wait "$server" || fail "phttpd ended with $?: $(tail -1 "$server_log")"
+	requests=$(sed -n 's/.* requests \([0-9]*\).*/\1/p' "$server_log")
+	copied=$(sed -n 's/.* copied \([0-9]*\).*/\1/p' "$server_log")
+}
+
+kill_server() {
+	kill -9 "$server"
+	wait "$server" || true
+}
+
+# It must not start, and say this word.
+serve_refused() {
+	local word=$1 log=$work/refused status=0
+	shift
+	timeout 20 "$phttpd" -P 60009 "$@" 2> "$log" || status=$?
+	[ $status = 1 ] || fail "phttpd $*: was not refused, status $status"
+	grep -qi -- "$word" "$log" || fail "phttpd $*: '$(head -1 "$log")' does not say '$word'"
+}
+
+need_nic() {
+	[ -n "$nic" ] || skip "no NIC"
+	[ -d "/sys/class/net/$nic" ] || skip "the NIC is gone"
+	command -v host > /dev/null || skip "no command host"
+}
+
+can_hook() {
+	case ${PASTE_NIC:-} in ixgbe | i40e) ;; *) return 1 ;; esac
+}
+
+need_hook() {
+	need_nic
+	can_hook || skip "no zero copy on ${PASTE_NIC:-this NIC}"
+}
+
+# Data to transfer, here and for the other end, which sees build/ of the tree.
+data() {
+	[ -e "$work/data" ] || head -c $((64 * MB)) /dev/urandom > "$work/data"
+	[ -e "$work/sum" ] || sha256sum < "$work/data" > "$work/sum"
+}
+
+data_outside() {
+	shared=$tree/build/selftests/data.$$
+	[ -e "$work/sum.outside" ] && return
+	outside sh -c "head -c $((64 * MB)) /dev/urandom > $shared; sha256sum < $shared" > "$work/sum.outside"
+}
+
+# URL of the server for curl.
+url() {
+	case $1 in
+	*:*) echo "http://[$1]:$port" ;;
+	*) echo "http://$1:$port" ;;
+	esac
+}
+
+# echo_file ADDRESS [PREFIX...]: 64 MB there and back.
+echo_file() {
+	local to
+	to=$(url "$1")/echo
+	shift
+	data
+	"$@" curl -sS -g --max-time 100 -H Expect: -X POST -T "$work/data" "$to" | sha256sum > "$work/back"
+	cmp -s "$work/sum" "$work/back" || fail "what comes back is not what was sent"
+}
+
+echo_file_outside() {
+	data_outside
+	outside sh -c "curl -sS -g --max-time 90 -H Expect: -X POST -T $shared '$(url "$1")/echo' | sha256sum" > "$work/back"
+	cmp -s "$work/sum.outside" "$work/back" || fail "what comes back is not what was sent"
+}
+
+# The same in 16 requests over one connection. The server holds what it has received until the client has taken the answer:
+# no pool is large enough for a client that first sends everything.
+echo_pieces_outside() {
+	data_outside
+	outside sh -c "rm -f $shared.*; split -b 4M $shared $shared.
+		curl -sS --max-time 90 -H Expect: -X POST -T \"{\$(echo $shared.* | tr ' ' ,)}\" '$(url "$1")/echo' | sha256sum
+		rm -f $shared.*" > "$work/back"
+	cmp -s "$work/sum.outside" "$work/back" || fail "what comes back is not what was sent"
+}
+
+ask() {
+	local address=$1
+	shift
+	"$@" curl -sS -g --max-time 20 "$(url "$address")/" | grep -q paste || fail "no answer from $address"
+}
+
+# Sum of a statistic of all queues.
+stat() {
+	"$pastectl" stat --json | tr ',{}' '\n' | awk -F': *' -v name="\"$1\"" \
+		'{ sub(/^ */, "", $1) } $1 == name { sum += $2 } END { print sum + 0 }'
+}
+
+# What the driver says that the RX queues got.
+driver_packets() {
+	ethtool -S "$nic" | awk '/rx_queue_[0-9]+_packets:|rx-[0-9]+\.packets:/ { sum += $2 } END { print sum + 0 }'
+}
+
+# load SECONDS [OPTION...]: wrk from outside, in the background.
+load() {
+	local seconds=$1
+	shift
+	host --timeout 100 wrk -t1 -c50 -d"$seconds" --timeout 30s "$@" "$(url "$PASTE_ADDR")/" > "$work/wrk" 2>&1 &
+	wrk=$!
+	sleep 1.5
+}
+
+kill_load() {
+	kill "$wrk"
+	wait "$wrk" || true
+}
+
+wrk_requests() {
+	sed -n 's/^ *\([0-9]*\) requests in.*/\1/p' "$1"
+}
+
+load_is_clean() {
+	wait "$wrk" || fail "wrk: $(tail -1 "$work/wrk")"
+	if grep -q 'Socket errors\|Non-2xx' "$work/wrk"; then
+		fail "wrk: $(grep 'Socket errors\|Non-2xx' "$work/wrk")"
+	fi
+	[ "$(wrk_requests "$work/wrk")" -gt 100 ] || fail "wrk: $(wrk_requests "$work/wrk") requests"
+}
+
+# --- plain: no NIC at all
+
+t_lo_v4() {
+	serve -- -n
+	echo_file 127.0.0.1
+	ask 127.0.0.1
+	stop
+	[ "$requests" = 2 ] || fail "$requests requests"
+}
+
+t_lo_v6() {
+	serve -- -n -6
+	echo_file ::1
+	stop
+}
+
+t_lo_chunks_of_2048() {
+	serve -- -n -s 2048 -C 1024
+	echo_file 127.0.0.1
+	stop
+}
+
+t_lo_wrk() {
+	serve -- -n
+	wrk -t1 -c50 -d2 "$(url 127.0.0.1)/" > "$work/wrk"
+	if grep 'Socket errors\|Non-2xx' "$work/wrk"; then
+		fail "wrk: $(grep 'Socket errors\|Non-2xx' "$work/wrk")"
+	fi
+	stop
+	[ "$requests" -ge "$(wrk_requests "$work/wrk")" ] || fail "$requests requests"
+}
+
+t_veth_v4() {
+	set_up_veth 1500
+	serve paste0 -- -n
+	echo_file 10.8.0.1 n1
+	stop
+}
+
+t_veth_v6() {
+	set_up_veth 1500
+	serve paste0 -- -n -6
+	echo_file fd08::1 n1
+	stop
+}
+
+t_veth_mtu_9000() {
+	set_up_veth 9000
+	serve paste0 -- -n -6
+	echo_file fd08::1 n1
+	stop
+}
+
+t_veth_two_contexts() {
+	local first first_log
+	set_up_veth 1500
+	serve paste0 -- -n
+	first=$server first_log=$server_log
+	port=60001
+	serve paste0 -- -n -C 1024
+	ip netns exec paste1 wrk -t1 -c10 -d3 http://10.8.0.1:60000/ > "$work/wrk.0" &
+	n1 wrk -t1 -c10 -d3 http://10.8.0.1:60001/ > "$work/wrk.1"
+	wait "$!" || true
+	stop
+	server=$first server_log=$first_log
+	stop
+	for i in 0 1; do
+		[ "$(wrk_requests "$work/wrk.$i")" -gt 100 ] || fail "wrk: $(cat "$work/wrk.$i")"
+		! grep -q 'Socket errors' "$work/wrk.$i" || fail "wrk: $(grep 'Socket errors' "$work/wrk.$i")"
+	done
+}
+
+# veth_netem WORDS...: on both ends, and a transfer of 4 MB in both directions
+veth_netem() {
+	set_up_veth 1500
+	n0 tc qdisc add dev pv0 root netem "$@" || skip "no netem"
+	n1 tc qdisc add dev pv1 root netem "$@"
+	serve paste0 -- -n
+	head -c $((4 * MB)) /dev/urandom > "$work/part"
+	for _ in 1 2; do
+		n1 curl -sS --max-time 80 -H Expect: -X POST -T "$work/part" "http://10.8.0.1:$port/echo" |
+			cmp - "$work/part" || fail "what comes back is not what was sent"
+	done
+	stop
+}
+
+t_veth_loss() { veth_netem limit 10000 delay 1ms loss 2%; }
+t_veth_reorder() { veth_netem limit 10000 delay 5ms reorder 75% 50%; }
+t_veth_duplicate() { veth_netem limit 10000 delay 1ms duplicate 10%; }
+
+t_veth_half_close() {
+	set_up_veth 1500
+	serve paste0 -- -n
+	n1 "$client" half 10.8.0.1 $port 3000000 || fail "half close"
+	stop
+}
+
+t_veth_resets() {
+	set_up_veth 1500
+	serve paste0 -- -n
+	n1 "$client" reset 10.8.0.1 $port 40 || fail "client"
+	poll 20 no_connections || fail "$(stat conns) connections are left"
+	ask 10.8.0.1 n1
+	stop
+}
+
+no_connections() { [ "$(stat conns)" = 0 ]; }
+
+t_veth_slow_client() {
+	set_up_veth 1500
+	serve paste0 -- -n
+	n1 "$client" slow 10.8.0.1 $port 3000000 || fail "client"
+	stop
+}
+
+t_veth_slow_server() {
+	set_up_veth 1500
+	serve paste0 -- -n -C 256
+	head -c $((16 * MB)) /dev/urandom > "$work/part"
+	ip netns exec paste1 curl -sS --max-time 80 -H Expect: -X POST -T "$work/part" "http://10.8.0.1:$port/echo" > "$work/back.part" &
+	curl=$!
+	for _ in 1 2 3; do
+		sleep 0.3
+		kill -STOP "$server"
+		sleep 1
+		kill -CONT "$server"
+	done
+	wait "$curl" || fail "curl: $?"
+	cmp "$work/part" "$work/back.part" || fail "what comes back is not what was sent"
+	stop
+}
+
+t_veth_unsent_data_at_kill() {
+	set_up_veth 1500
+	serve paste0 -- -n
+	ip netns exec paste1 "$client" prefix 10.8.0.1 $port > "$work/client" 2>&1 &
+	c=$!
+	poll 20 grep -q ready "$work/client" || fail "client: $(cat "$work/client")"
+	sleep 0.5
+	kill_server
+	wait "$c" || fail "client: $(tail -1 "$work/client")"
+}
+
+t_veth_kill_and_restart() {
+	set_up_veth 1500
+	for _ in 1 2; do
+		serve paste0 -- -n
+		ip netns exec paste1 wrk -t1 -c50 -d2 "http://10.8.0.1:$port/" > "$work/wrk" &
+		sleep 0.7
+		kill_server
+		wait "$!" || true
+	done
+	serve paste0 -- -n
+	ask 10.8.0.1 n1
+	stop
+}
+
+t_veth_link_goes_away() {
+	set_up_veth 1500
+	serve paste0 -- -n
+	ip netns exec paste1 wrk -t1 -c20 -d3 "http://10.8.0.1:$port/" > "$work/wrk" &
+	sleep 1
+	ip -n paste0 link del pv0
+	sleep 0.5
+	n0 curl -sS --max-time 10 "http://127.0.0.1:$port/" > /dev/null || fail "the server is stuck"
+	stop
+}
+
+t_netns_deleted_under_load() {
+	set_up_veth 1500
+	serve paste0 -- -n
+	ip netns exec paste1 wrk -t1 -c20 -d3 "http://10.8.0.1:$port/" > "$work/wrk" &
+	sleep 1
+	ip netns del paste0
+	wait "$!" || true
+	stop
+	ip netns add paste0
+}
+
+# --- with a NIC, not hooked
+
+t_nic_plain_v4() {
+	need_nic
+	serve -- -n
+	echo_file_outside "$PASTE_ADDR"
+	stop
+}
+
+t_nic_plain_v6() {
+	need_nic
+	serve -- -n -6
+	echo_file_outside "$PASTE_ADDR6"
+	stop
+}
+
+t_nic_plain_mtu_9000() {
+	need_nic
+	later "ip link set $nic mtu 1500"
+	ip link set "$nic" mtu 9000 || skip "$nic has no MTU of 9000"
+	if [ "${PASTE_NET:-tap}" = tap ]; then
+		later "outside ip link set tap0 mtu 1500"
+		outside ip link set tap0 mtu 9000 || skip "the other end has no MTU of 9000"
+	fi
+	sleep 1
+	poll 20 has_carrier || fail "no carrier"
+	serve -- -n
+	echo_file_outside "$PASTE_ADDR"
+	stop
+	can_hook || return 0
+	serve_refused MTU -i "$nic" -Z
+}
+
+has_carrier() { [ "$(cat "/sys/class/net/$nic/carrier" 2> /dev/null)" = 1 ]; }
+
+t_nic_without_zero_copy() {
+	need_nic
+	[ "${PASTE_NIC:-}" = virtio ] || skip "$PASTE_NIC has zero copy"
+	serve_refused 'zero copy' -i "$nic" -Z
+	! "$pastectl" check "$nic" > "$work/check" || fail "pastectl check says that it works"
+	# without -Z it goes on as plain
+	serve -- -i "$nic"
+	outside curl -sS --max-time 20 "$(url "$PASTE_ADDR")/" | grep -q paste || fail "no answer"
+	stop
+}
+
+# --- hooked
+
+t_hooked_check() {
+	need_hook
+	"$pastectl" check "$nic" > "$work/check" || fail "pastectl check: $(tail -1 "$work/check")"
+}
+
+t_hooked_v4() {
+	serve_hooked
+	echo_pieces_outside "$PASTE_ADDR"
+	stop
+	[ "$copied" = 0 ] || fail "copied $copied"
+}
+
+t_hooked_v6() {
+	serve_hooked -6
+	echo_pieces_outside "$PASTE_ADDR6"
+	stop
+	[ "$copied" = 0 ] || fail "copied $copied"
+}
+
+# More than the pool holds: the server keeps it all until the client takes it.
+t_hooked_64_mb_in_one_request() {
+	serve_hooked
+	echo_file_outside "$PASTE_ADDR"
+	stop
+}
+
+# The number of wrk's requests, of frames by the driver's count and of entries by the module's must agree.
+t_hooked_50000_requests() {
+	local total=0 before after frames entries payload drops
+	serve_hooked
+	outside ping -c 1 "$PASTE_ADDR" > /dev/null
+	before=$(driver_packets)
+	frames=$(stat rx_frames)
+	for _ in 1 2 3 4 5 6 7 8; do
+		[ $total -lt 50000 ] || break
+		load 6
+		load_is_clean
+		total=$((total + $(wrk_requests "$work/wrk")))
+	done
+	sleep 0.5
+	after=$(driver_packets)
+	frames=$(($(stat rx_frames) - frames))
+	payload=$(($(stat rx_byref) + $(stat rx_unattached) + $(stat rx_lowwater)))
+	entries=$(($(stat ref_entries) + $(stat copy_preattach)))
+	drops=$(($(stat rx_drop_header) + $(stat rx_drop_port) + $(stat rx_drop_desc) + $(stat rx_drop_nomem) +
+		$(stat rx_drop_offload)))
+	echo "requests $total driver $((after - before)) frames $frames payload $payload entries $entries drops $drops"
+	stop
+	[ $total -ge 50000 ] || fail "$total requests"
+	[ "$copied" = 0 ] || fail "copied $copied"
+	[ "$requests" -ge $total ] || fail "phttpd counts $requests requests, wrk $total"
+	# ARP and the like are not for us; a handful in all this time
+	[ $((after - before - frames)) -ge 0 ] || fail "driver $((after - before)), module $frames frames"
+	[ $((after - before - frames)) -le 50 ] || fail "driver $((after - before)), module $frames frames"
+	# a frame's payload is at least one entry, unless GRO or TCP put two into one
+	[ $payload -ge $total ] || fail "$payload frames with payload, $total requests"
+	[ $entries -ge $total ] || fail "$entries entries, $total requests"
+	[ $drops = 0 ] || fail "$drops frames dropped"
+}
+
+t_hooked_ipv6_requests() {
+	serve_hooked -6
+	outside wrk -t1 -c20 -d3 "$(url "$PASTE_ADDR6")/" > "$work/wrk"
+	stop
+	[ "$(wrk_requests "$work/wrk")" -gt 100 ] || fail "wrk: $(cat "$work/wrk")"
+	[ "$copied" = 0 ] || fail "copied $copied"
+}
+
+t_hooked_bound_twice() {
+	serve_hooked
+	serve_refused busy -i "$nic" -Z
+	outside curl -sS --max-time 20 "$(url "$PASTE_ADDR")/" | grep -q paste || fail "no answer"
+	stop
+	# and free again
+	serve_hooked
+	stop
+}
+
+t_hooked_no_such_queue() {
+	need_hook
+	serve_refused 'queue' -i "$nic" -Z -q 60000
+}
+
+t_hooked_rebound_often() {
+	need_hook
+	for _ in 1 2 3; do
+		serve_hooked
+		outside curl -sS --max-time 20 "$(url "$PASTE_ADDR")/" | grep -q paste || fail "no answer"
+		stop
+	done
+}
+
+t_hooked_rxvlan() {
+	need_hook
+	later "ethtool -K $nic rxvlan off"
+	ethtool -K "$nic" rxvlan on || skip "rx-vlan-offload cannot be switched on"
+	serve_refused rx-vlan-offload -i "$nic" -Z
+	! "$pastectl" check "$nic" > "$work/check" || fail "pastectl check does not mind"
+}
+
+t_hooked_lro() {
+	need_hook
+	later "ethtool -K $nic lro off 2> /dev/null"
+	ethtool -K "$nic" lro on 2> /dev/null || skip "no LRO on this NIC"
+	ethtool -k "$nic" | grep -q '^large-receive-offload: on' || skip "no LRO on this NIC"
+	serve_refused LRO -i "$nic" -Z
+}
+
+t_hooked_other_traffic() {
+	serve_hooked
+	head -c $MB /dev/urandom > "$work/part"
+	nc -N -l -p 2222 < "$work/part" &
+	load 5
+	outside ping -c 20 -i 0.1 "$PASTE_ADDR" > "$work/ping" || fail "ping: $(tail -2 "$work/ping")"
+	outside "$client" read "$PASTE_ADDR" 2222 > "$work/back.part" || fail "the other TCP session"
+	cmp "$work/part" "$work/back.part" || fail "the other TCP session has wrong data"
+	load_is_clean
+	stop
+	[ "$copied" = 0 ] || fail "copied $copied"
+}
+
+t_hooked_tcpdump() {
+	serve_hooked
+	tcpdump -i "$nic" -w "$work/pcap" -s 96 -c 2000 tcp port $port 2> /dev/null &
+	load 4
+	load_is_clean
+	stop
+	[ -s "$work/pcap" ] || fail "tcpdump saw nothing"
+}
+
+t_hooked_client_killed() {
+	serve_hooked
+	for _ in 1 2 3; do
+		load 20
+		kill_load
+	done
+	poll 20 no_connections || fail "$(stat conns) connections are left"
+	outside curl -sS --max-time 20 "$(url "$PASTE_ADDR")/" | grep -q paste || fail "no answer"
+	stop
+}
+
+t_hooked_kill_and_restart() {
+	need_hook
+	for _ in 1 2; do
+		serve_hooked
+		load 3
+		kill_server
+		wait "$wrk" || true
+		# the NIC goes on without it
+		outside ping -c 2 -W 3 "$PASTE_ADDR" > /dev/null || fail "no ping after the kill"
+	done
+	serve_hooked
+	load 2
+	load_is_clean
+	stop
+	[ "$copied" = 0 ] || fail "copied $copied"
+}
+
+t_hooked_half_close() {
+	serve_hooked
+	outside "$client" half "$PASTE_ADDR" $port 3000000 || fail "half close"
+	stop
+}
+
+t_hooked_resets() {
+	serve_hooked
+	outside "$client" reset "$PASTE_ADDR" $port 100 || fail "client"
+	poll 20 no_connections || fail "$(stat conns) connections are left"
+	outside curl -sS --max-time 20 "$(url "$PASTE_ADDR")/" | grep -q paste || fail "no answer"
+	stop
+}
+
+t_hooked_slow_client() {
+	serve_hooked
+	outside "$client" slow "$PASTE_ADDR" $port 3000000 || fail "client"
+	stop
+}
+
+t_hooked_slow_server() {
+	serve_hooked -C 512
+	data_outside
+	host --timeout 100 sh -c "curl -sS --max-time 90 -H Expect: -X POST -T $shared '$(url "$PASTE_ADDR")/echo' | sha256sum" > "$work/back" &
+	curl=$!
+	for _ in 1 2 3; do
+		sleep 0.3
+		kill -STOP "$server"
+		sleep 1
+		kill -CONT "$server"
+	done
+	wait "$curl" || fail "curl: $?"
+	cmp -s "$work/sum.outside" "$work/back" || fail "what comes back is not what was sent"
+	stop
+}
+
+t_hooked_unsent_data_at_kill() {
+	serve_hooked
+	host --timeout 100 "$client" prefix "$PASTE_ADDR" $port > "$work/client" 2>&1 &
+	c=$!
+	poll 20 grep -q ready "$work/client" || fail "client: $(cat "$work/client")"
+	sleep 0.5
+	kill_server
+	wait "$c" || fail "client: $(tail -1 "$work/client")"
+}
+
+t_hooked_loss() {
+	local dev=tap0
+	need_hook
+	if [ "${PASTE_NET:-tap}" = pair ]; then
+		dev=$(outside sh -c 'ls /sys/class/net | grep -v lo | head -1')
+	fi
+	later "outside tc qdisc del dev $dev root 2> /dev/null"
+	later "tc qdisc del dev $nic root 2> /dev/null"
+	# frames to us, if the other end's kernel can do it, and frames from us
+	outside tc qdisc add dev "$dev" root netem limit 10000 delay 1ms 1ms loss 1% duplicate 1% 2> /dev/null ||
+		echo "no netem at the other end"
+	tc qdisc add dev "$nic" root netem limit 10000 delay 1ms loss 1% duplicate 1% || skip "no netem"
+	serve_hooked
+	head -c $((4 * MB)) /dev/urandom > "$tree/build/selftests/part.$$"
+	later "rm -f $tree/build/selftests/part.$$"
+	for _ in 1 2; do
+		outside sh -c "curl -sS --max-time 80 -H Expect: -X POST -T $tree/build/selftests/part.$$ '$(url "$PASTE_ADDR")/echo' |
+			cmp - $tree/build/selftests/part.$$" || fail "what comes back is not what was sent"
+	done
+	stop
+}
+
+t_hooked_plain_beside_it() {
+	local first first_log
+	serve_hooked
+	first=$server first_log=$server_log
+	port=60001
+	serve -- -n -C 1024
+	port=60000
+	load 3
+	outside curl -sS --max-time 20 "http://$PASTE_ADDR:60001/bytes/1000000" > "$work/back.part" || fail "the plain server"
+	[ "$(wc -c < "$work/back.part")" = 1000000 ] || fail "the plain server's answer is too short"
+	load_is_clean
+	stop
+	server=$first server_log=$first_log
+	stop
+	[ "$copied" = 0 ] || fail "copied $copied"
+}
+
+# The first XDP link of the NIC.
+xdp_link() {
+	bpftool -j link list | tr '{' '\n' | grep '"type":"xdp"' | sed -n 's/.*"id":\([0-9]*\).*/\1/p' | head -1
+}
+
+t_hooked_xdp_detached() {
+	serve_hooked
+	load 6
+	before=$(stat ref_entries)
+	[ "$before" -gt 0 ] || fail "nothing by reference before the detach"
+	bpftool link detach id "$(xdp_link)" || fail "bpftool link detach"
+	sleep 1
+	before=$(stat copy_entries)
+	load_is_clean
+	[ "$(stat copy_entries)" -gt "$before" ] || fail "nothing by copy after the detach"
+	outside curl -sS --max-time 20 "$(url "$PASTE_ADDR")/" | grep -q paste || fail "no answer"
+	stop
+	serve_hooked
+	load 2
+	load_is_clean
+	stop
+	[ "$copied" = 0 ] || fail "copied $copied after the next bind"
+}
+
+t_hooked_ifdown() {
+	serve_hooked
+	load 8
+	for _ in 1 2; do
+		ip link set "$nic" down
+		sleep 0.5
+		ip link set "$nic" up
+		ip addr add "$PASTE_ADDR6/64" dev "$nic" nodad 2> /dev/null
+		poll 20 has_carrier || fail "no carrier"
+		sleep 1
+	done
+	before=$(stat ref_entries)
+	wait "$wrk" || true
+	outside curl -sS --max-time 20 "$(url "$PASTE_ADDR")/" | grep -q paste || fail "no answer"
+	[ "$(stat ref_entries)" -gt "$before" ] || fail "nothing by reference after the ifup"
+	stop
+}
+
+t_hooked_link_down() {
+	serve_hooked
+	[ "${PASTE_NET:-tap}" = tap ] || skip "no monitor"
+	load 8
+	outside --monitor set_link nic0 off > /dev/null || skip "no monitor"
+	later "host --monitor set_link nic0 on > /dev/null"
+	sleep 1.5
+	has_carrier && fail "the carrier stays"
+	outside --monitor set_link nic0 on > /dev/null
+	poll 20 has_carrier || fail "no carrier"
+	sleep 1
+	before=$(stat ref_entries)
+	wait "$wrk" || true
+	outside curl -sS --max-time 20 "$(url "$PASTE_ADDR")/" | grep -q paste || fail "no answer"
+	[ "$(stat ref_entries)" -gt "$before" ] || fail "nothing by reference after the link is back"
+	stop
+}
+
+t_hooked_settings_changed() {
+	serve_hooked
+	load 6
+	# what does not fit is refused or ends the zero copy, but nothing breaks
+	set +e
+	ethtool -K "$nic" rxvlan on 2> /dev/null
+	later "ethtool -K $nic rxvlan off"
+	sleep 1
+	ethtool -K "$nic" rxvlan off
+	ip link set "$nic" mtu 1400 2> /dev/null
+	later "ip link set $nic mtu 1500"
+	sleep 0.5
+	ethtool -G "$nic" rx 256 2> /dev/null
+	later "ethtool -G $nic rx 512 2> /dev/null"
+	sleep 0.5
+	ip link set "$nic" mtu 1500
+	poll 20 has_carrier || fail "no carrier"
+	wait "$wrk" || true
+	sleep 1
+	outside curl -sS --max-time 20 "$(url "$PASTE_ADDR")/" | grep -q paste || fail "no answer"
+	set -e
+	stop
+}
+
+# --- the module
+
+reload() {
+	local ko
+	modprobe paste 2> /dev/null && return
+	ko=$(sed -n 's/^ko=//p' "${VM_RUN:-/nonexistent}/config" 2> /dev/null)
+	insmod "$ko"
+}
+
+t_rmmod() {
+	[ -d /sys/module/paste ] || skip "not a module"
+	serve -- -n
+	! rmmod paste 2> /dev/null || fail "rmmod while it is in use"
+	wrk -t1 -c20 -d1 "$(url 127.0.0.1)/" > /dev/null
+	! rmmod paste 2> /dev/null || fail "rmmod while it is in use"
+	kill_server
+	rmmod paste || poll 10 rmmod paste || fail "rmmod right after"
+	[ ! -e /dev/paste ] || fail "/dev/paste is still there"
+	reload || fail "cannot load it again"
+	serve -- -n
+	ask 127.0.0.1
+	stop
+}
+
+t_rmmod_after_hooked() {
+	[ -d /sys/module/paste ] || skip "not a module"
+	serve_hooked
+	load 3
+	! rmmod paste 2> /dev/null || fail "rmmod while it is in use"
+	kill_server
+	rmmod paste || poll 10 rmmod paste || fail "rmmod right after"
+	wait "$wrk" || true
+	reload || fail "cannot load it again"
+	serve_hooked
+	outside curl -sS --max-time 20 "$(url "$PASTE_ADDR")/" | grep -q paste || fail "no answer"
+	stop
+}
+
+# Last of all: these take the NIC away.
+
+t_hooked_driver_unbound() {
+	local slot
+	serve_hooked
+	slot=$(basename "$(readlink "/sys/class/net/$nic/device")")
+	load 4
+	timeout 30 sh -c "echo $slot > /sys/bus/pci/drivers/$PASTE_NIC/unbind" || fail "the driver cannot be unbound"
+	later "wait_for_nic $slot"
+	curl -sS --max-time 20 "$(url 127.0.0.1)/" | grep -q paste || fail "the server is stuck"
+	wait "$wrk" || true
+	stop
+}
+
+# The driver again, with the settings that vm/init had made.
+wait_for_nic() {
+	[ -d "/sys/class/net/$nic" ] || echo "$1" > "/sys/bus/pci/drivers/$PASTE_NIC/bind"
+	poll 20 test -d "/sys/class/net/$nic"
+	ethtool -K "$nic" rxvlan off lro off > /dev/null 2>&1
+	ip addr add "$PASTE_ADDR/24" dev "$nic"
+	sysctl -qw "net.ipv6.conf.$nic.accept_dad=0"
+	ip addr add "$PASTE_ADDR6/64" dev "$nic" nodad
+	ip link set "$nic" up
+	poll 20 has_carrier
+}
+
+t_hooked_after_driver_bound_again() {
+	serve_hooked
+	load 2
+	load_is_clean
+	stop
+	[ "$copied" = 0 ] || fail "copied $copied"
+}
+
+t_hooked_nic_removed() {
+	[ "${PASTE_NET:-tap}" = tap ] || skip "no monitor"
+	serve_hooked
+	load 4
+	outside --monitor device_del nic0 > /dev/null || skip "no monitor"
+	poll 30 test ! -d "/sys/class/net/$nic" || fail "the NIC does not go"
+	curl -sS --max-time 20 "$(url 127.0.0.1)/" | grep -q paste || fail "the server is stuck"
+	kill_load
+	stop
+}
+
+# --- running them
+
+# Objects that exist, but for pastectl's own context.
+objects_left() {
+	"$pastectl" info | awk '/^objects/ { on = 1; next } on { sum += $NF } END { exit sum == 1 }'
+}
+
+no_objects_left() {
+	! objects_left
+}
+
+log_is_clean() {
+	dmesg | awk -v mark="net.sh: $1" '{ if (index($0, mark)) on = 1; else if (on) print }' |
+		grep -E 'WARNING: |BUG: |Oops|Call Trace|refcount_t: |general protection|unregister_netdevice: waiting|blocked for more' \
+			> "$work/log"
+	[ ! -s "$work/log" ]
+}
+
+run_case() {
+	local name=$1 status begin=$SECONDS
+	rm -f "$work/reason"
+	echo "net.sh: $name" > /dev/kmsg
+	(
+		set -e
+		undo=(true)
+		servers=0
+		trap end_case EXIT
+		"$name"
+	) > "$work/output" 2>&1 &
+	wait $!
+	status=$?
+	if [ $status = 0 ] && ! poll 20 no_objects_left; then
+		status=1
+		echo "objects are left: $("$pastectl" info | awk '/^objects/ { on = 1; next } on && $NF { printf "%s ", $0 }')" > "$work/reason"
+	fi
+	if [ $status != 4 ] && ! log_is_clean "$name"; then
+		status=1
+		echo "kernel log: $(head -1 "$work/log")" > "$work/reason"
+	fi
+	report "$name" $status
+	echo "# $((SECONDS - begin)) s"
+}
+
+report() {
+	local reason
+	n=$((n + 1))
+	reason=$(head -1 "$work/reason" 2> /dev/null | tr -d '#')
+	case $2 in
+	0) echo "ok $n net.$1" ;;
+	4) echo "ok $n net.$1 # SKIP $reason" ;;
+	*)
+		failed=$((failed + 1))
+		sed 's/^/# /' "$work/output"
+		echo "not ok $n net.$1 # ${reason:-exit status $2}"
+		;;
+	esac
+}
+
+# shellcheck disable=SC2317 # called by trap
+finish() {
+	rm -rf "$work" "$tree/build/selftests/data.$$"
+}
+
+case ${1:-} in
+-h | --help)
+	sed -n '3,/^$/s/^# \{0,1\}//p' "$0"
+	exit
+	;;
+esac
+cases=("$@")
+[ $# -gt 0 ] || mapfile -t cases < <(sed -n 's/^\(t_[a-z0-9_]*\)() {.*/\1/p' "$0")
+for name in "${cases[@]}"; do
+	[ "$(type -t "$name")" = function ] || { echo "net.sh: no case $name" >&2; exit 1; }
+done
+
+if [ ! -c /dev/paste ]; then
+	echo "1..0 # SKIP no /dev/paste"
+	exit 4
+fi
+work=$(mktemp -d /dev/shm/paste.XXXXXX)
+trap finish EXIT
+mkdir -p "$tree/build/selftests"
+ip link set lo up
+n=0 failed=0
+echo "TAP version 13"
+echo "1..${#cases[@]}"
+for name in "${cases[@]}"; do
+	run_case "$name"
+done
+[ $failed = 0 ]
