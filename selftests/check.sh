@@ -7,7 +7,7 @@ usage: check.sh [--fast] [STEP...]
 
 make check: run the steps (all of them, or with --fast those that need no VM, or the named ones) and print, last,
 "N passed, N failed, N skipped". The whole output of a step is kept in build/check/STEP.log. VM_OPTIONS has more options for
-vm/run.sh. The steps are:
+vm/run.sh. Also by name: rate-KERNEL-NIC (rate.sh: figures, for a quiet machine). The steps are:
 END
 	printf '  %s\n' "${all[@]}"
 }
@@ -19,7 +19,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 fast=(build style unit)
 all=("${fast[@]}")
 for kernel in 6.12 6.1; do
-	all+=("vm-$kernel-ixgbe" "vm-$kernel-virtio" "rate-$kernel-ixgbe" "rate-$kernel-virtio")
+	all+=("vm-$kernel-ixgbe" "vm-$kernel-virtio")
 done
 all+=(demo)
 
@@ -36,18 +36,20 @@ done
 
 # KIND-KERNEL-NIC
 run_in_vm() {
-	local kind kernel nic command
+	local kind kernel nic command options
 	IFS=- read -r kind kernel nic <<< "$1"
+	read -ra options <<< "${VM_OPTIONS:-}"
 	case $kind-$nic in
 	vm-virtio) command=(selftests/vm/suite.sh virtio nic) ;; # what does not depend on the NIC was tested already
 	vm-*) command=(selftests/vm/suite.sh "$nic") ;;
 	rate-*) command=(selftests/rate.sh) ;;
 	esac
-	selftests/vm/run.sh --kernel "$kernel" --nic "$nic" --timeout 1200 -- "${command[@]}"
+	selftests/vm/run.sh --kernel "$kernel" --nic "$nic" --timeout 1200 "${options[@]}" -- "${command[@]}"
 }
 
 run_step() {
 	case $1 in
+	build) make lib tools abi && make -C lib check && make -C tools/phttpd check && make -C selftests ;;
 	style) selftests/style.sh ;;
 	unit) make -s -C selftests unit ;;
 	vm-* | rate-*) run_in_vm "$1" ;;
