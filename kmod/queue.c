@@ -177,7 +177,7 @@ void paste_queue_kill(struct paste_queue *q)
 {
 	WRITE_ONCE(q->dead, true);
 	WRITE_ONCE(*q->flags, PASTE_Q_DEAD);
-	paste_queue_wake(q);
+	wake_up_all(&q->wait); /* also who waits for errors only */
 }
 
 void paste_queue_wake(struct paste_queue *q)

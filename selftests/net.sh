@@ -226,7 +226,7 @@ load() {
 }
 
 kill_load() {
-	kill "$wrk"
+	kill "$wrk" || true # it may have ended by itself
 	wait "$wrk" || true
 }
 
@@ -262,6 +262,36 @@ t_lo_chunks_of_2048() {
 	serve -- -n -s 2048 -C 1024
 	echo_file 127.0.0.1
 	stop
+}
+
+# What the README and the man pages show must run. 3 MB through each, then the end of the stream.
+t_lo_examples() {
+	local example
+	"$tree/build/tools/echo" 7001 &
+	"$tree/build/tools/hello" &
+	for example in 7001 7777; do
+		python3 - $example << 'END' || fail "the echo on port $example"
+import os, socket, sys, threading, time
+
+for attempt in range(100):
+    try:
+        s = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=60)
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.1)
+sent = os.urandom(3000000)
+
+def send():
+    s.sendall(sent)
+    s.shutdown(socket.SHUT_WR)
+
+threading.Thread(target=send).start()
+received = bytearray()
+while piece := s.recv(65536):
+    received += piece
+sys.exit(received != sent)
+END
+	done
 }
 
 t_lo_wrk() {

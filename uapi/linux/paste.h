@@ -439,6 +439,10 @@ struct paste_ioc_detach {
  * Then, while there is no rx and no comp entry to take: polls the NIC for at
  * most busy_us microseconds, after that sleeps for at most wait_us.
  *
+ * fill is taken before tx: a chunk that is filled for the last time and sent in
+ * the same batch is not held any more when it is to be sent (EPERM). Fill it in
+ * a later batch.
+ *
  * Bad fill entries (not of this slice, or not held) are counted and change
  * nothing. Bad tx entries complete with an error. When comp has no room, tx
  * entries stay in their ring.
@@ -487,7 +491,7 @@ struct paste_ioc_sync {
 #define PASTE_STAT_COPY_PLAIN		20	/* entries, reason: queue not bound to a NIC */
 #define PASTE_STAT_COPY_LOWWATER	21	/* entries, reason: few chunks left when it was received */
 #define PASTE_STAT_COPY_CROSS		22	/* entries, reason: in a chunk of another queue or context */
-#define PASTE_STAT_COPY_LINEAR		23	/* entries, reason: TCP had copied it (memory pressure) */
+#define PASTE_STAT_COPY_LINEAR		23	/* entries, reason: in a packet's head: copied by TCP (memory pressure), or small and past the bound NIC queue */
 #define PASTE_STAT_COPY_FOREIGN		24	/* entries, reason: came past the bound NIC queue */
 #define PASTE_STAT_FINS			25	/* end entries: FIN */
 #define PASTE_STAT_ERRORS		26	/* end entries: error */
