@@ -780,6 +780,8 @@ t_hooked_ifdown() {
 	before=$(stat ref_entries)
 	wait "$wrk" || true
 	outside curl -sS --max-time 20 "$(url "$PASTE_ADDR")/" | grep -q paste || fail "no answer"
+	# the load may have been over before the second ifup
+	outside wrk -t1 -c4 -d2 "$(url "$PASTE_ADDR")/" > "$work/wrk"
 	[ "$(stat ref_entries)" -gt "$before" ] || fail "nothing by reference after the ifup"
 	stop
 }
