@@ -46,7 +46,8 @@ demo: deps
 check: deps
 	$(Q)selftests/check.sh
 
-check-debug: deps
+check-debug:
+	$(Q)selftests/deps.sh --debug
 	$(Q)selftests/check-debug.sh
 
 install: lib tools

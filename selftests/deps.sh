@@ -1,8 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
+# usage: deps.sh [--debug]
+#
 # make deps: install what building, the demo and the tests need, from Debian 12's own packages. Does nothing, quickly, when
 # nothing is missing. Changes no apt configuration, and only fetches package lists when the ones that are there do not do.
+# --debug: also what building kernels needs, for make check-debug.
 
 set -euo pipefail
 
@@ -21,6 +24,7 @@ packages=(
 	# running the VM, and what the tests run in it and beside it
 	busybox-static cpio curl ethtool iproute2 iputils-ping kmod ndctl nginx-light procps seabios tcpdump wrk
 )
+[ "${1:-}" != --debug ] || packages+=(bc bison flex linux-source-6.1)
 
 say() { printf 'deps: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
