@@ -85,8 +85,8 @@ static int ctx_mmap(struct file *file, struct vm_area_struct *vma)
 		return -EPERM;
 	if (!pool)
 		return -ENXIO;
-	if (paste_nic_is_window(ctx, vma))
-		return paste_nic_mmap(ctx, vma);
+	if (paste_xsk_is_window(ctx, vma))
+		return paste_xsk_mmap(ctx, vma);
 	return paste_pool_mmap(pool, vma);
 }
 
@@ -236,7 +236,7 @@ static int sync_wait(struct paste_queue *q, u64 us)
 		if (us != PASTE_FOREVER)
 			us -= nap;
 		if (READ_ONCE(q->n_stalled))
-			paste_tap_resume(q);
+			paste_stream_resume(q);
 	}
 	return 0;
 }
@@ -259,7 +259,7 @@ static void sync_batch(struct paste_queue *q)
 	paste_tx_complete(q); /* makes room in comp, and frees chunks */
 	paste_tx_resume(q);
 	paste_tx_batch(q);
-	paste_tap_resume(q);
+	paste_stream_resume(q);
 	paste_nic_refill_soon(q);
 }
 

@@ -2,10 +2,12 @@
 /*
  * The module's one private header: structures, locking, prototypes by file.
  *
- * Calls go one way:  main -> dev -> { nic -> rx, tap, tx } -> queue -> pool
+ * Calls go one way:
  *
- *   RX  nic.c (our NAPI) -> rx.c (frame to skb) -> TCP -> tap.c (skb to rx
- *       entries) -> queue.c (ring, wakeup)
+ *   main -> dev -> { nic -> { xsk, rx }, tap -> stream, tx } -> queue -> pool
+ *
+ *   RX  nic.c (our NAPI) -> rx.c (frame to skb) -> TCP -> tap.c (callbacks) ->
+ *       stream.c (skb to rx entries) -> queue.c (ring, wakeup)
  *   TX  dev.c (sync) -> tx.c (tx entries to sendmsg) -> TCP -> driver
  *       ... -> tx.c (ubuf completion, any context) -> comp entries
  *
@@ -113,7 +115,7 @@ struct paste_ctx {
 	struct xarray conns; /* index to connection; RCU */
 	u32 conn_next;	     /* xa_alloc_cyclic's; ctx->lock */
 	u32 conn_gen;	     /* ctx->lock; 1 to 0xffff, another each time the index wraps */
-	u32 id;		     /* constant; unique among contexts, see nic.c */
+	u32 id;		     /* constant; unique among contexts, see xsk.c */
 	struct task_struct *umem_task;	/* ctx->lock; the task that may map umem_slice now */
 	struct paste_slice *umem_slice; /* ctx->lock */
 };
@@ -177,6 +179,23 @@ struct paste_queue {
 	struct paste_nic __rcu *nic; /* ctx->lock, RCU */
 	u32 nic_ifindex, nic_queue;  /* ctx->lock; read without it for statistics */
 	u64 stat[PASTE_STAT_N];
+};
+
+struct paste_xsk_ring {
+	struct paste_ring r;
+	u32 *flags;
+	void *kva;
+	struct page **pages; /* pinned and vmapped; NULL: one compound page */
+	int n_pages;
+};
+
+/* The AF_XDP socket of a NIC binding. */
+struct paste_xsk {
+	struct socket *sock;
+	struct file *file; /* counted; owns sock */
+	u32 entries;	   /* of each ring */
+	struct paste_xsk_ring rx, fill;
+	struct work_struct put_work;
 };
 
 /* A TCP flow as its frames name it. IPv4 as v4-mapped. */
@@ -287,10 +306,17 @@ int paste_nic_bind(struct paste_queue *q, struct paste_ioc_nic_bind *a, struct p
 int paste_nic_unbind(struct paste_queue *q);	       /* ctx->lock */
 unsigned int paste_nic_napi_id(struct paste_queue *q); /* SYNCING; 0: none */
 void paste_nic_refill_soon(struct paste_queue *q);     /* SYNCING */
-int paste_nic_mmap(struct paste_ctx *ctx, struct vm_area_struct *vma);
-bool paste_nic_is_window(struct paste_ctx *ctx, struct vm_area_struct *vma);
 int paste_nic_init(void);
 void paste_nic_exit(void);
+
+/* xsk.c: process context, ctx->lock */
+int paste_xsk_open(struct paste_xsk *x);
+int paste_xsk_register(struct paste_xsk *x, struct paste_queue *q);
+int paste_xsk_make_rings(struct paste_xsk *x);
+int paste_xsk_bind(struct paste_xsk *x, u32 ifindex, u32 nic_queue);
+void paste_xsk_close(struct paste_xsk *x);
+int paste_xsk_mmap(struct paste_ctx *ctx, struct vm_area_struct *vma);
+bool paste_xsk_is_window(struct paste_ctx *ctx, struct vm_area_struct *vma);
 
 /* rx.c */
 void paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_device *dev,
@@ -307,9 +333,12 @@ int paste_tap_attach(struct paste_queue *q, struct paste_ioc_attach *a,
 int paste_tap_detach(struct paste_queue *q, u32 handle); /* process context */
 void paste_tap_detach_conn(struct paste_conn *c);	 /* process context */
 void paste_tap_detach_all(struct paste_queue *q);	 /* process context; waits for RCU */
-void paste_tap_resume(struct paste_queue *q);		 /* process context */
 struct paste_conn *paste_tap_get(struct paste_queue *q, u32 handle); /* ERR_PTR */
 void paste_tap_put(struct paste_conn *c);			     /* any context */
+
+/* stream.c */
+void paste_stream_pull(struct paste_conn *c);	 /* socket lock, softirq or process */
+void paste_stream_resume(struct paste_queue *q); /* process context */
 
 /* tx.c */
 int paste_tx_init(struct paste_queue *q);

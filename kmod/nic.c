@@ -2,10 +2,10 @@
 /*
  * NIC bindings: the driver's AF_XDP zero-copy hook, and nothing else of it.
  *
- * We make an AF_XDP socket inside the kernel through its public interface, give
- * it a slice's chunks as UMEM, and bind it to one RX queue. The driver then
- * DMAs into the chunks; an XDP program (the library's) redirects the wanted
- * frames to the socket's RX ring. Only this file knows AF_XDP.
+ * An AF_XDP socket inside the kernel (xsk.c) has a slice's chunks as UMEM and is
+ * bound to one RX queue. The driver then DMAs into the chunks; an XDP program
+ * (the library's) redirects the wanted frames to the socket's RX ring. Only
+ * these two files know AF_XDP.
  *
  * How we hear of frames: the socket's sk_data_ready is never called, but its
  * wait queue is woken, at the end of the driver's poll. Our entry there runs
@@ -18,11 +18,9 @@
  * The NIC has at most as many chunks as each ring has entries, so neither ring
  * can be full. (ixgbe since 6.6 would else own a buffer twice.)
  */
-#include <linux/file.h>
 #include <linux/if_vlan.h>
 #include <linux/if_xdp.h>
 #include <linux/iopoll.h>
-#include <linux/mman.h>
 #include <linux/nsproxy.h>
 #include <linux/rtnetlink.h>
 #include <linux/timer.h>
@@ -39,33 +37,18 @@
 #define NIC_VLAN_FEATURES (NETIF_F_HW_VLAN_CTAG_RX | NETIF_F_HW_VLAN_STAG_RX)
 #define NIC_LRO_FEATURES  (NETIF_F_LRO | NETIF_F_GRO_HW)
 
-/* Where in a context's file the temporary view for UMEM registration is. */
-#define NIC_WINDOW	 (1ULL << 62)
-#define NIC_WINDOW_SHIFT 36 /* more than the largest pool has bytes */
-
-struct nic_ring {
-	struct paste_ring r;
-	u32 *flags;
-	void *kva;
-	struct page **pages; /* pinned and vmapped; NULL: one compound page */
-	int n_pages;
-};
-
 struct paste_nic {
 	/* set at bind, then constant */
 	struct paste_queue *q;
-	struct socket *sock;
-	struct file *file;	     /* counted; owns sock */
 	struct net_device *napi_dev; /* dummy, for napi */
-	u32 entries;
 	u32 nic_queue;
-	struct work_struct put_work;
+
+	struct paste_xsk xsk; /* the rings: NAPI only */
 
 	struct napi_struct napi;
 	wait_queue_entry_t wait; /* in the socket's wait queue */
 	struct timer_list watchdog;
-	struct nic_ring rx, fill; /* NAPI only */
-	bool short_of_chunks;	  /* written by NAPI */
+	bool short_of_chunks; /* written by NAPI */
 
 	/* rtnl */
 	struct list_head list;	/* in nics */
@@ -78,11 +61,6 @@ struct paste_nic {
 
 static LIST_HEAD(nics); /* rtnl */
 
-static struct xdp_sock *nic_xs(struct paste_nic *nic)
-{
-	return container_of(nic->sock->sk, struct xdp_sock, sk);
-}
-
 /* ------------------------------------------------------------ data path --- */
 
 static void nic_kick(struct paste_nic *nic)
@@ -94,10 +72,10 @@ static void nic_kick(struct paste_nic *nic)
 	 * the ring empty sets the flag, and looks at the ring no more.
 	 */
 	smp_mb();
-	if (!(READ_ONCE(*nic->fill.flags) & XDP_RING_NEED_WAKEUP))
+	if (!(READ_ONCE(*nic->xsk.fill.flags) & XDP_RING_NEED_WAKEUP))
 		return;
 	paste_stat_inc(nic->q, PASTE_STAT_NIC_WAKEUPS);
-	nic->sock->ops->recvmsg(nic->sock, &msg, 0, MSG_DONTWAIT);
+	nic->xsk.sock->ops->recvmsg(nic->xsk.sock, &msg, 0, MSG_DONTWAIT);
 }
 
 /*
@@ -107,32 +85,32 @@ static void nic_kick(struct paste_nic *nic)
 static void nic_refill(struct paste_nic *nic)
 {
 	struct paste_slice *slice = nic->q->slice;
-	int room = paste_ring_room(&nic->fill.r);
-	bool dry = paste_ring_unread(&nic->fill.r) <= 0;
+	int room = paste_ring_room(&nic->xsk.fill.r);
+	bool dry = paste_ring_unread(&nic->xsk.fill.r) <= 0;
 	u32 n = 0, lent, i;
 
 	spin_lock(&slice->lock);
-	while (room-- > 0 && slice->t.n_lent < nic->entries) {
+	while (room-- > 0 && slice->t.n_lent < nic->xsk.entries) {
 		i = paste_chunk_take(&slice->t, 64);
 		if (i == PASTE_CHUNK_NONE)
 			break;
-		*paste_ring_entry(&nic->fill.r, u64, 0) = (u64)i << slice->pool->chunk_shift;
-		nic->fill.r.head++;
+		*paste_ring_entry(&nic->xsk.fill.r, u64, 0) = (u64)i << slice->pool->chunk_shift;
+		nic->xsk.fill.r.head++;
 		n++;
 	}
 	lent = slice->t.n_lent;
 	spin_unlock(&slice->lock);
 
-	paste_ring_publish(&nic->fill.r);
-	WRITE_ONCE(nic->short_of_chunks, lent < nic->entries);
-	if (lent < nic->entries)
+	paste_ring_publish(&nic->xsk.fill.r);
+	WRITE_ONCE(nic->short_of_chunks, lent < nic->xsk.entries);
+	if (lent < nic->xsk.entries)
 		paste_stat_inc(nic->q, PASTE_STAT_NIC_SHORT);
 	if (n) {
 		paste_stat_add(nic->q, PASTE_STAT_NIC_LENT, n);
 		trace_paste_lend(nic->q->id, n, lent);
 	}
 	nic_kick(nic);
-	if (dry || lent < nic->entries)
+	if (dry || lent < nic->xsk.entries)
 		mod_timer(&nic->watchdog, jiffies + msecs_to_jiffies(NIC_WATCHDOG_MS));
 }
 
@@ -168,18 +146,18 @@ static int nic_poll(struct napi_struct *napi, int budget)
 
 	rcu_read_lock();
 	paste_stat_inc(nic->q, PASTE_STAT_NIC_POLLS);
-	n = paste_ring_avail(&nic->rx.r);
+	n = paste_ring_avail(&nic->xsk.rx.r);
 	for (n = min(n, budget); done < n; done++) {
-		d = paste_ring_entry(&nic->rx.r, struct xdp_desc, 0);
+		d = paste_ring_entry(&nic->xsk.rx.r, struct xdp_desc, 0);
 		nic_frame(nic, dev, READ_ONCE(d->addr), READ_ONCE(d->len));
-		nic->rx.r.head++;
+		nic->xsk.rx.r.head++;
 	}
-	paste_ring_retire(&nic->rx.r);
+	paste_ring_retire(&nic->xsk.rx.r);
 	nic_refill(nic);
 	rcu_read_unlock();
 
 	/* frames may have come between the look at the ring and the completion */
-	if (done < budget && napi_complete_done(napi, done) && paste_ring_avail(&nic->rx.r) > 0)
+	if (done < budget && napi_complete_done(napi, done) && paste_ring_avail(&nic->xsk.rx.r) > 0)
 		napi_schedule(napi);
 	return done;
 }
@@ -230,104 +208,12 @@ unsigned int paste_nic_napi_id(struct paste_queue *q)
 	rcu_read_lock();
 	nic = rcu_dereference(q->nic);
 	if (nic)
-		id = READ_ONCE(nic->sock->sk->sk_napi_id);
+		id = READ_ONCE(nic->xsk.sock->sk->sk_napi_id);
 	rcu_read_unlock();
 	return id;
 }
 
-/* ----------------------------------------------- UMEM registration view --- */
-
-static u64 nic_window(struct paste_ctx *ctx)
-{
-	return NIC_WINDOW | (u64)ctx->id << NIC_WINDOW_SHIFT;
-}
-
-bool paste_nic_is_window(struct paste_ctx *ctx, struct vm_area_struct *vma)
-{
-	return vma->vm_pgoff >= NIC_WINDOW >> PAGE_SHIFT;
-}
-
-static vm_fault_t nic_view_fault(struct vm_fault *vmf)
-{
-	return VM_FAULT_SIGBUS;
-}
-
-static const struct vm_operations_struct nic_view_ops = {
-	.fault = nic_view_fault,
-};
-
-/*
- * AF_XDP pins a UMEM through a mapping, and refuses PFN mappings, such as the
- * application's. So for the time of the registration, and only for the task
- * that does it, there is a view with real page references. See
- * nic_register_umem() for how it goes away.
- */
-int paste_nic_mmap(struct paste_ctx *ctx, struct vm_area_struct *vma)
-{
-	struct paste_slice *slice;
-	struct paste_pool *pool;
-	unsigned long addr;
-	u32 i, pages;
-	int err;
-
-	if (READ_ONCE(ctx->umem_task) != current)
-		return -EINVAL;
-	slice = ctx->umem_slice; /* ours: we hold ctx->lock, in the ioctl */
-	pool = slice->pool;
-	pages = slice->t.n / pool->per_page;
-	if (vma->vm_pgoff != nic_window(ctx) >> PAGE_SHIFT || vma_pages(vma) != pages ||
-	    !(vma->vm_flags & VM_MAYSHARE))
-		return -EINVAL;
-	vm_flags_set(vma, VM_MIXEDMAP | VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
-	vma->vm_ops = &nic_view_ops;
-	for (i = 0, addr = vma->vm_start; i < pages; i++, addr += PAGE_SIZE) {
-		err = vm_insert_page(vma, addr, pool->pages[slice->first / pool->per_page + i]);
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-/*
- * Another thread of the process could move the view (mremap) or replace it
- * (MAP_FIXED) while we register it. So
- * - after the registration, the window is zapped wherever it may be mapped;
- *   faults on it give SIGBUS;
- * - the UMEM must have pinned exactly our pages.
- */
-static int nic_register_umem(struct paste_nic *nic)
-{
-	struct paste_queue *q = nic->q;
-	struct paste_pool *pool = q->slice->pool;
-	u32 first = q->slice->first / pool->per_page, i;
-	unsigned long len = (unsigned long)q->slice->t.n * pool->chunk_size, addr;
-	struct xdp_umem_reg mr = { .len = len, .chunk_size = pool->chunk_size };
-	struct paste_ctx *ctx = q->ctx;
-	struct xdp_umem *umem;
-	int err;
-
-	ctx->umem_slice = q->slice;
-	WRITE_ONCE(ctx->umem_task, current);
-	addr = vm_mmap(ctx->file, 0, len, PROT_READ | PROT_WRITE, MAP_SHARED, nic_window(ctx));
-	WRITE_ONCE(ctx->umem_task, NULL);
-	if (IS_ERR_VALUE(addr))
-		return (int)addr;
-	mr.addr = addr;
-	err = nic->sock->ops->setsockopt(nic->sock, SOL_XDP, XDP_UMEM_REG, KERNEL_SOCKPTR(&mr),
-					 sizeof(mr));
-	vm_munmap(addr, len);
-	unmap_mapping_range(ctx->file->f_mapping, nic_window(ctx), len, 1);
-	if (err)
-		return err;
-	umem = nic_xs(nic)->umem;
-	if (umem->npgs != len >> PAGE_SHIFT)
-		return -EFAULT;
-	for (i = 0; i < umem->npgs; i++)
-		if (umem->pgs[i] != pool->pages[first + i])
-			return -EFAULT;
-	atomic64_add(umem->npgs, &paste_made[PASTE_OBJ_NIC_PAGE]);
-	return 0;
-}
+/* --------------------------------------------------------- bind, unbind --- */
 
 /* The pages' idle count, see struct paste_slice. */
 static void nic_set_pinned(struct paste_slice *slice, bool pinned)
@@ -336,121 +222,6 @@ static void nic_set_pinned(struct paste_slice *slice, bool pinned)
 	slice->idle_refs = pinned ? 1 + GUP_PIN_COUNTING_BIAS : 1;
 	spin_unlock_bh(&slice->lock);
 }
-
-/* ---------------------------------------------------------------- rings --- */
-
-static int nic_ring_pin(struct nic_ring *ring, struct file *file, unsigned long addr, u32 len)
-{
-	int n = len >> PAGE_SHIFT, got;
-
-	ring->pages = kcalloc(n, sizeof(*ring->pages), GFP_KERNEL);
-	if (!ring->pages)
-		return -ENOMEM;
-	got = pin_user_pages_fast(addr, n, FOLL_WRITE | FOLL_LONGTERM, ring->pages);
-	ring->n_pages = max(got, 0);
-	if (got != n)
-		return got < 0 ? got : -EFAULT;
-	ring->kva = vmap(ring->pages, n, VM_MAP, PAGE_KERNEL);
-	return ring->kva ? 0 : -ENOMEM;
-}
-
-/* Before 6.2 a ring is one compound page, which cannot be pinned: take a reference by hand. */
-static int nic_ring_get(struct nic_ring *ring, struct file *file, unsigned long addr)
-{
-	struct vm_area_struct *vma;
-	unsigned long pfn;
-	int err = -EFAULT;
-
-	mmap_read_lock(current->mm);
-	vma = find_vma(current->mm, addr);
-	if (vma && vma->vm_start <= addr && vma->vm_file == file)
-		err = follow_pfn(vma, addr, &pfn);
-	if (!err) {
-		get_page(compound_head(pfn_to_page(pfn)));
-		ring->kva = pfn_to_kaddr(pfn);
-	}
-	mmap_read_unlock(current->mm);
-	return err;
-}
-
-/* Reach a ring of the socket the way user space does. Its memory then outlives the socket. */
-static int nic_ring_map(struct paste_nic *nic, struct nic_ring *ring, u64 pgoff,
-			const struct xdp_ring_offset *o, size_t entry)
-{
-	u32 len = PAGE_ALIGN(o->desc + nic->entries * entry);
-	unsigned long addr;
-	int err;
-
-	addr = vm_mmap(nic->file, 0, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, pgoff);
-	if (IS_ERR_VALUE(addr))
-		return (int)addr;
-	if (PASTE_XSK_RING_IS_PFNMAP)
-		err = nic_ring_get(ring, nic->file, addr);
-	else
-		err = nic_ring_pin(ring, nic->file, addr, len);
-	vm_munmap(addr, len);
-	if (err)
-		return err;
-	ring->flags = ring->kva + o->flags;
-	paste_ring_init(&ring->r, ring->kva + o->producer, ring->kva + o->consumer,
-			ring->kva + o->desc, nic->entries);
-	return 0;
-}
-
-static void nic_ring_unmap(struct nic_ring *ring)
-{
-	if (!ring->pages) {
-		if (ring->kva)
-			put_page(virt_to_head_page(ring->kva));
-		return;
-	}
-	vunmap(ring->kva);
-	unpin_user_pages(ring->pages, ring->n_pages);
-	kfree(ring->pages);
-}
-
-/* The option is only given to user memory: lend it a page. */
-static int nic_ring_offsets(struct paste_nic *nic, struct xdp_mmap_offsets *off)
-{
-	struct {
-		struct xdp_mmap_offsets off;
-		int len;
-	} __user *u;
-	unsigned long addr;
-	int err = -EFAULT;
-
-	addr = vm_mmap(NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, 0);
-	if (IS_ERR_VALUE(addr))
-		return (int)addr;
-	u = (void __user *)addr;
-	if (!put_user((int)sizeof(*off), &u->len))
-		err = nic->sock->ops->getsockopt(nic->sock, SOL_XDP, XDP_MMAP_OFFSETS,
-						 (char __user *)&u->off, &u->len);
-	if (!err && copy_from_user(off, &u->off, sizeof(*off)))
-		err = -EFAULT;
-	vm_munmap(addr, PAGE_SIZE);
-	return err;
-}
-
-static int nic_set_ring(struct paste_nic *nic, int opt, int n)
-{
-	return nic->sock->ops->setsockopt(nic->sock, SOL_XDP, opt, KERNEL_SOCKPTR(&n), sizeof(n));
-}
-
-static int nic_make_rings(struct paste_nic *nic)
-{
-	struct xdp_mmap_offsets off;
-
-	return nic_set_ring(nic, XDP_RX_RING, nic->entries)		   ?:
-		       nic_set_ring(nic, XDP_UMEM_FILL_RING, nic->entries) ?:
-		       nic_set_ring(nic, XDP_UMEM_COMPLETION_RING, 64)	   ?:
-		       nic_ring_offsets(nic, &off)			   ?:
-		       nic_ring_map(nic, &nic->rx, XDP_PGOFF_RX_RING, &off.rx, sizeof(struct xdp_desc)) ?:
-		       nic_ring_map(nic, &nic->fill, XDP_UMEM_PGOFF_FILL_RING, &off.fr,
-				    sizeof(u64));
-}
-
-/* --------------------------------------------------------- bind, unbind --- */
 
 static int nic_check_dev(struct paste_nic *nic, struct net_device *dev, struct paste_text *text)
 {
@@ -516,35 +287,6 @@ static int nic_copy_ports(struct paste_nic *nic, const struct paste_ioc_nic_bind
 	return 0;
 }
 
-/* __fput_sync() is for kernel threads, and fput() would wait for our return to user space. */
-static void nic_put_work(struct work_struct *work)
-{
-	__fput_sync(container_of(work, struct paste_nic, put_work)->file);
-}
-
-static int nic_make_socket(struct paste_nic *nic)
-{
-	int err;
-
-	/*
-	 * Not sock_create_kern(): such a socket has no reference on its network
-	 * namespace, and AF_XDP touches that when it is released.
-	 */
-	err = sock_create(AF_XDP, SOCK_RAW, 0, &nic->sock);
-	if (err)
-		return err;
-	nic->file = sock_alloc_file(nic->sock, O_CLOEXEC | O_RDWR, NULL);
-	if (IS_ERR(nic->file)) {
-		err = PTR_ERR(nic->file); /* the socket is gone already */
-		nic->file = NULL;
-		nic->sock = NULL;
-		return err;
-	}
-	/* nic_kick() runs with BH off: it must never busy-poll (net.core.busy_read) */
-	WRITE_ONCE(nic->sock->sk->sk_ll_usec, 0);
-	return 0;
-}
-
 /* Cannot fail: a binding with a device is one whose hooks are in place. rtnl held. */
 static void nic_arm(struct paste_nic *nic)
 {
@@ -554,7 +296,7 @@ static void nic_arm(struct paste_nic *nic)
 	napi_enable(&nic->napi);
 	timer_setup(&nic->watchdog, nic_watchdog, 0);
 	init_waitqueue_func_entry(&nic->wait, nic_wake);
-	add_wait_queue(sk_sleep(nic->sock->sk), &nic->wait);
+	add_wait_queue(sk_sleep(nic->xsk.sock->sk), &nic->wait);
 }
 
 /*
@@ -569,7 +311,7 @@ static void nic_quiesce(struct paste_nic *nic)
 	ASSERT_RTNL();
 	if (!nic->dev)
 		return;
-	remove_wait_queue(sk_sleep(nic->sock->sk), &nic->wait);
+	remove_wait_queue(sk_sleep(nic->xsk.sock->sk), &nic->wait);
 	timer_shutdown_sync(&nic->watchdog);
 	napi_disable(&nic->napi);
 	WRITE_ONCE(nic->q->nic_ifindex, 0);
@@ -602,9 +344,8 @@ static int nic_take_dev(struct paste_nic *nic, u32 ifindex, struct paste_text *t
  * 1. Quiesce: no more frames, no more lending.
  * 2. RCU: nobody in sync sees the binding any more (synchronize_net() is part
  *    of netif_napi_del()).
- * 3. The socket's last reference, unless the application still has the fd.
- *    AF_XDP then takes the chunks from the NIC and unpins them, from a work
- *    item that cannot be waited for: so watch the pins.
+ * 3. The socket's last reference. The chunks are unpinned some time after
+ *    that, see paste_xsk_close(): so watch the pins.
  * 4. What the NIC had is free. If the pins did not go away (the fd is held),
  *    those chunks are lost to this context; they are never used again.
  */
@@ -628,13 +369,7 @@ static void nic_destroy(struct paste_nic *nic, u32 pinned)
 		paste_free_dummy(nic->napi_dev);
 	}
 	nic_set_pinned(slice, false);
-	nic_ring_unmap(&nic->rx);
-	nic_ring_unmap(&nic->fill);
-	if (nic->file) {
-		queue_work(paste_wq, &nic->put_work);
-		flush_work(&nic->put_work);
-		rcu_barrier(); /* the struct sock is freed by RCU, then the work item starts */
-	}
+	paste_xsk_close(&nic->xsk);
 	if (!pinned || !read_poll_timeout(page_ref_count, refs, refs < GUP_PIN_COUNTING_BIAS, 500,
 					  2 * USEC_PER_SEC, false, last)) {
 		spin_lock_bh(&slice->lock);
@@ -650,18 +385,12 @@ static void nic_destroy(struct paste_nic *nic, u32 pinned)
 static int nic_bind_socket(struct paste_nic *nic, struct paste_ioc_nic_bind *a,
 			   struct paste_text *text)
 {
-	struct sockaddr_xdp sx = {
-		.sxdp_family = AF_XDP,
-		.sxdp_flags = XDP_ZEROCOPY | XDP_USE_NEED_WAKEUP,
-		.sxdp_ifindex = a->ifindex,
-		.sxdp_queue_id = a->nic_queue,
-	};
 	int err;
 
 	local_bh_disable();
 	nic_refill(nic); /* drivers take buffers while they bind */
 	local_bh_enable();
-	err = kernel_bind(nic->sock, (struct sockaddr *)&sx, sizeof(sx));
+	err = paste_xsk_bind(&nic->xsk, a->ifindex, a->nic_queue);
 	if (err == -EOPNOTSUPP)
 		return paste_fail(text, err, "ifindex: its driver has no AF_XDP zero copy");
 	if (err == -EBUSY)
@@ -682,16 +411,16 @@ static int nic_set_up(struct paste_nic *nic, struct paste_ioc_nic_bind *a, struc
 	err = nic_copy_ports(nic, a, text);
 	if (err)
 		return err;
-	err = nic_make_socket(nic);
+	err = paste_xsk_open(&nic->xsk);
 	if (err)
 		return paste_fail(text, err, "cannot make an AF_XDP socket (%d)", err);
-	err = nic_register_umem(nic);
+	err = paste_xsk_register(&nic->xsk, nic->q);
 	if (err)
 		return paste_fail(text, err, "cannot register the slice for DMA (%d)%s", err,
 				  err == -ENOBUFS ? ": RLIMIT_MEMLOCK" : "");
 	*pinned = nic->q->slice->t.n / nic->q->slice->pool->per_page;
 	nic_set_pinned(nic->q->slice, true);
-	err = nic_make_rings(nic);
+	err = paste_xsk_make_rings(&nic->xsk);
 	if (err)
 		return paste_fail(text, err, "cannot make the AF_XDP rings (%d)", err);
 	nic->napi_dev = paste_alloc_dummy();
@@ -718,10 +447,9 @@ int paste_nic_bind(struct paste_queue *q, struct paste_ioc_nic_bind *a, struct p
 	if (!nic)
 		return -ENOMEM;
 	nic->q = q;
-	nic->entries = a->entries;
+	nic->xsk.entries = a->entries;
 	nic->nic_queue = a->nic_queue;
 	INIT_LIST_HEAD(&nic->list);
-	INIT_WORK(&nic->put_work, nic_put_work);
 	err = nic_set_up(nic, a, text, &pinned);
 	if (err) {
 		nic_destroy(nic, pinned);
@@ -731,7 +459,7 @@ int paste_nic_bind(struct paste_queue *q, struct paste_ioc_nic_bind *a, struct p
 	WRITE_ONCE(q->nic_ifindex, a->ifindex);
 	rcu_assign_pointer(q->nic, nic);
 	atomic64_inc(&paste_made[PASTE_OBJ_NIC]);
-	*file = get_file(nic->file);
+	*file = get_file(nic->xsk.file);
 	return 0;
 }
 

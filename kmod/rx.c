@@ -15,7 +15,7 @@
  * Payload is copied out of the pool, and the chunk used again at once, when
  * nobody may keep it: the flow is not attached to this queue (its reader might
  * never come), or too few chunks are left to keep the NIC going. Such a copy is
- * put into a page that tells tap.c the reason.
+ * put into a page that tells stream.c the reason.
  */
 #include <linux/etherdevice.h>
 #include <linux/if_ether.h>

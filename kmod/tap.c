@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Connections: attaching a TCP socket, and its stream into rx entries.
+ * Connections: attaching and detaching a TCP socket.
  *
  * An attached socket has our ULP (which keeps kTLS, sockmap and MPTCP away),
  * our three callbacks, and a connection in sk_user_data. The callbacks run with
- * the socket lock held, in softirq or in the task that owns the socket, so
- * tcp_read_sock() is called right there. Its actor turns payload that lies in a
- * chunk of our slice into an rx entry, and copies everything else.
- *
- * When there is no room (ring, quota, chunks) the actor takes less than it was
- * offered. The rest stays in the socket, TCP's window closes, and the
- * connection waits in q->stalled for the next sync.
+ * the socket lock held, in softirq or in the task that owns the socket; they
+ * take the stream on (stream.c) and let sends go on (tx.c).
  */
 #include <linux/file.h>
 #include <linux/net.h>
@@ -20,7 +15,6 @@
 #include <net/tcp.h>
 
 #include "internal.h"
-#include "trace.h"
 
 #define RCVBUF_MIN (32 << 10)
 
@@ -41,273 +35,6 @@ static struct tcp_ulp_ops tap_ulp = {
 	.release = tap_ulp_release,
 };
 
-/* ------------------------------------------------------------- delivery --- */
-
-/* One call of the actor. */
-struct tap_walk {
-	struct paste_conn *c;
-	struct paste_queue *q;
-	struct paste_rx *last; /* entry of this call that a copy may extend */
-	u32 last_stat;	       /* why it was copied */
-};
-
-/* May another entry be written? If not, why. */
-static bool tap_may_push(struct paste_conn *c, struct paste_queue *q)
-{
-	if (c->epoch != q->epoch) {
-		c->epoch = q->epoch;
-		c->used = 0;
-	}
-	if (c->used >= c->quota)
-		c->stop = PASTE_STAT_STALL_QUOTA;
-	else if (!paste_queue_room(q))
-		c->stop = PASTE_STAT_STALL_RING;
-	return !c->stop;
-}
-
-static struct paste_rx *tap_push(struct tap_walk *w, u32 chunk, u32 off, u32 len, u16 flags)
-{
-	struct paste_rx *e = paste_queue_entry(w->q);
-
-	e->conn = w->c->handle;
-	e->chunk = chunk;
-	e->off = off;
-	e->len = len;
-	e->flags = flags;
-	e->err = 0;
-	w->c->used++;
-	return e;
-}
-
-/* Why must this be copied? In the order in which the reasons exclude each other. */
-static u32 tap_copy_reason(struct tap_walk *w, struct sk_buff *skb, const u8 *data, u32 chunk,
-			   u32 seq)
-{
-	u32 ours;
-
-	if (before(seq, w->c->attach_seq))
-		return PASTE_STAT_COPY_PREATTACH;
-	if (chunk != PASTE_CHUNK_NONE)
-		return PASTE_STAT_COPY_CROSS;
-	ours = paste_rx_copy_reason(data);
-	if (ours)
-		return ours;
-	if (!READ_ONCE(w->q->nic_ifindex))
-		return PASTE_STAT_COPY_PLAIN;
-	if (data >= skb->head && data < skb_end_pointer(skb))
-		return PASTE_STAT_COPY_LINEAR;
-	return PASTE_STAT_COPY_FOREIGN;
-}
-
-/* By reference. app is raised while the packet still refers to the page, see chunk.h. */
-static u32 tap_refer(struct tap_walk *w, u32 chunk, u32 off, u32 len)
-{
-	struct paste_slice *slice = w->q->slice;
-
-	if (!tap_may_push(w->c, w->q))
-		return 0;
-	paste_chunk_deliver(&slice->t, chunk - slice->first);
-	w->last = NULL;
-	trace_paste_deliver(w->q->id, tap_push(w, chunk, off, len, 0));
-	paste_stat_inc(w->q, PASTE_STAT_REF_ENTRIES);
-	paste_stat_add(w->q, PASTE_STAT_REF_BYTES, len);
-	return len;
-}
-
-/* By copy: behind the last piece if that is of this call, else as a new piece. */
-static u32 tap_copy(struct tap_walk *w, const u8 *data, u32 len, u32 stat)
-{
-	struct paste_slice *slice = w->q->slice;
-	u32 size = slice->pool->chunk_size, n = 0, i, off;
-	struct paste_rx *e = w->last;
-
-	if (e && w->last_stat == stat) {
-		off = e->off + e->len;
-		n = paste_chunk_extend(&slice->t, e->chunk - slice->first, off, len, size);
-		e->len += n;
-	}
-	if (!n) {
-		if (!tap_may_push(w->c, w->q))
-			return 0;
-		n = min(len, size);
-		i = paste_chunk_space(&slice->t, n, size, &off);
-		if (i == PASTE_CHUNK_NONE) {
-			w->c->stop = PASTE_STAT_STALL_CHUNK;
-			return 0;
-		}
-		paste_chunk_deliver(&slice->t, i);
-		e = tap_push(w, slice->first + i, off, n, PASTE_RX_COPIED);
-		w->last = e;
-		w->last_stat = stat;
-		trace_paste_deliver(w->q->id, e);
-		paste_stat_inc(w->q, PASTE_STAT_COPY_ENTRIES);
-		paste_stat_inc(w->q, stat);
-	}
-	memcpy(paste_chunk_addr(slice->pool, e->chunk) + off, data, n);
-	paste_stat_add(w->q, PASTE_STAT_COPY_BYTES, n);
-	return n;
-}
-
-/* A contiguous piece of payload; it may cross chunks. Returns how much was taken. */
-static u32 tap_piece(struct tap_walk *w, struct sk_buff *skb, const u8 *data, u32 len, u32 seq)
-{
-	struct paste_slice *slice = w->q->slice;
-	u32 done = 0, chunk, off, n, r;
-
-	while (done < len) {
-		chunk = paste_pool_chunk_of(slice->pool, data + done);
-		off = offset_in_page(data + done) & (slice->pool->chunk_size - 1);
-		if (chunk - slice->first < slice->t.n && !before(seq + done, w->c->attach_seq)) {
-			n = min(len - done, slice->pool->chunk_size - off);
-			r = tap_refer(w, chunk, off, n);
-		} else {
-			n = min_t(u32, len - done, PAGE_SIZE - offset_in_page(data + done));
-			r = tap_copy(w, data + done, n,
-				     tap_copy_reason(w, skb, data + done, chunk, seq + done));
-		}
-		done += r;
-		if (w->c->stop)
-			break;
-	}
-	return done;
-}
-
-/* tcp_read_sock()'s actor: socket lock held. skb_seq_read() knows frags and frag lists. */
-static int tap_actor(read_descriptor_t *desc, struct sk_buff *skb, unsigned int off, size_t len)
-{
-	struct paste_conn *c = desc->arg.data;
-	struct tap_walk w = { .c = c, .q = c->q };
-	u32 seq = TCP_SKB_CB(skb)->seq + off;
-	struct skb_seq_state st;
-	const u8 *data;
-	u32 done = 0, n;
-
-	if (unlikely(c->skip_urgent)) {
-		c->skip_urgent = false;
-		return 1;
-	}
-	skb_prepare_seq_read(skb, off, off + len, &st);
-	spin_lock_bh(&c->q->slice->lock);
-	while (!c->stop && (n = skb_seq_read(done, &data, &st)))
-		done += tap_piece(&w, st.cur_skb, data, n, seq + done);
-	skb_abort_seq_read(&st);
-	paste_queue_publish(c->q);
-	spin_unlock_bh(&c->q->slice->lock);
-	if (c->stop)
-		desc->count = 0;
-	return done;
-}
-
-/*
- * tcp_read_sock() stops before an urgent byte for ever, and the peer decides
- * whether there is one. Do what read(2) does: leave the byte out of the stream,
- * or (SO_OOBINLINE) take it as any other. True: read on.
- */
-static bool tap_urgent(struct paste_conn *c)
-{
-	struct tcp_sock *tp = tcp_sk(c->sk);
-
-	if (likely(!tp->urg_data) || tp->urg_seq != tp->copied_seq ||
-	    !before(tp->copied_seq, tp->rcv_nxt))
-		return false;
-	WRITE_ONCE(tp->urg_data, 0);
-	if (sock_flag(c->sk, SOCK_URGINLINE))
-		return true;
-	c->skip_urgent = true;
-	spin_lock_bh(&c->q->slice->lock);
-	paste_stat_inc(c->q, PASTE_STAT_URGENT);
-	spin_unlock_bh(&c->q->slice->lock);
-	return true;
-}
-
-/* All data was taken: is the stream over? tcp_fin() tells us before its data is read. */
-static void tap_end(struct paste_conn *c)
-{
-	struct tap_walk w = { .c = c, .q = c->q };
-	struct sock *sk = c->sk;
-	int err = sk->sk_err;
-	struct paste_rx *e;
-
-	if (!err && sk->sk_state == TCP_CLOSE && !(sk->sk_shutdown & RCV_SHUTDOWN))
-		err = ECONNABORTED;
-	if (!err && !(sk->sk_shutdown & RCV_SHUTDOWN))
-		return;
-	spin_lock_bh(&c->q->slice->lock);
-	if (tap_may_push(c, c->q)) {
-		e = tap_push(&w, 0, 0, 0, err ? PASTE_RX_ERR : PASTE_RX_FIN);
-		e->err = err;
-		trace_paste_deliver(c->q->id, e);
-		paste_stat_inc(c->q, err ? PASTE_STAT_ERRORS : PASTE_STAT_FINS);
-		paste_queue_publish(c->q);
-		c->ended = true;
-	}
-	spin_unlock_bh(&c->q->slice->lock);
-}
-
-static void tap_stall(struct paste_conn *c)
-{
-	struct paste_queue *q = c->q;
-
-	spin_lock_bh(&q->slice->lock);
-	paste_stat_inc(q, c->stop);
-	if (list_empty(&c->stall)) {
-		list_add_tail(&c->stall, &q->stalled);
-		q->n_stalled++;
-		if (!READ_ONCE(q->dead))
-			WRITE_ONCE(*q->flags, PASTE_Q_NEED_SYNC);
-	}
-	spin_unlock_bh(&q->slice->lock);
-}
-
-/* Connections came or went: each may be promised its share of half the slice. */
-static void tap_share_slice(struct paste_queue *q, int change)
-{
-	u32 n = max(atomic_add_return(change, &q->n_conns), 1);
-	u64 half = (u64)q->slice->t.n * q->slice->pool->chunk_size / 2;
-
-	WRITE_ONCE(q->rcv_share, clamp_t(u64, div_u64(half, n), RCVBUF_MIN, INT_MAX));
-}
-
-/*
- * Keep the socket's receive buffer within the share, against auto-tuning too:
- * what waits in sockets must fit into the slice. The floor (a few packets) may
- * break that with very many connections; then rx.c copies packets out.
- */
-static void tap_fit_rcvbuf(struct paste_conn *c)
-{
-	u32 share = READ_ONCE(c->q->rcv_share);
-	struct sock *sk = c->sk;
-
-	if (likely(sk->sk_rcvbuf <= share))
-		return;
-	if (!(sk->sk_userlocks & SOCK_RCVBUF_LOCK)) {
-		sk->sk_userlocks |= SOCK_RCVBUF_LOCK;
-		c->locked_rcvbuf = true;
-	}
-	WRITE_ONCE(sk->sk_rcvbuf, share);
-	WRITE_ONCE(tcp_sk(sk)->window_clamp, tcp_win_from_space(sk, share));
-}
-
-/* Read what there is. Socket lock held, softirq or process. */
-static void tap_pull(struct paste_conn *c)
-{
-	read_descriptor_t desc = { .arg.data = c };
-
-	if (c->ended)
-		return;
-	tap_fit_rcvbuf(c);
-	c->stop = 0;
-	do {
-		desc.count = 1;
-		tcp_read_sock(c->sk, &desc, tap_actor);
-	} while (!c->stop && tap_urgent(c));
-	if (!c->stop)
-		tap_end(c);
-	if (c->stop)
-		tap_stall(c);
-	paste_queue_wake(c->q);
-}
-
 /* ------------------------------------------------------------ callbacks --- */
 
 static void tap_data_ready(struct sock *sk)
@@ -322,7 +49,7 @@ static void tap_data_ready(struct sock *sk)
 		if (id != READ_ONCE(c->q->napi_id) && id >= MIN_NAPI_ID)
 			WRITE_ONCE(c->q->napi_id, id);
 		if (list_empty_careful(&c->stall))
-			tap_pull(c);
+			paste_stream_pull(c);
 	}
 	rcu_read_unlock();
 }
@@ -335,7 +62,7 @@ static void tap_state_change(struct sock *sk)
 	c = rcu_dereference_sk_user_data(sk);
 	if (c) {
 		if (list_empty_careful(&c->stall))
-			tap_pull(c);
+			paste_stream_pull(c);
 		if (sk->sk_err && !list_empty(&c->txq))
 			paste_tx_ready(c); /* so that waiting sends learn of it */
 		c->state_change(sk);
@@ -358,6 +85,15 @@ static void tap_write_space(struct sock *sk)
 }
 
 /* ------------------------------------------------------ attach, detach --- */
+
+/* Connections came or went: each may be promised its share of half the slice. */
+static void tap_share_slice(struct paste_queue *q, int change)
+{
+	u32 n = max(atomic_add_return(change, &q->n_conns), 1);
+	u64 half = (u64)q->slice->t.n * q->slice->pool->chunk_size / 2;
+
+	WRITE_ONCE(q->rcv_share, clamp_t(u64, div_u64(half, n), RCVBUF_MIN, INT_MAX));
+}
 
 static void tap_free_rcu(struct rcu_head *head)
 {
@@ -523,32 +259,6 @@ void paste_tap_detach_all(struct paste_queue *q)
 	synchronize_rcu();
 }
 
-/* Connections that waited for room may go on. */
-void paste_tap_resume(struct paste_queue *q)
-{
-	struct paste_conn *c;
-	u32 n;
-
-	spin_lock_bh(&q->slice->lock);
-	q->epoch++;
-	for (n = q->n_stalled; n && paste_queue_room(q); n--) {
-		c = list_first_entry(&q->stalled, struct paste_conn, stall);
-		list_del_init(&c->stall);
-		if (!--q->n_stalled && !READ_ONCE(q->dead))
-			WRITE_ONCE(*q->flags, 0);
-		if (!refcount_inc_not_zero(&c->ref))
-			continue;
-		paste_stat_inc(q, PASTE_STAT_RESUMES);
-		spin_unlock_bh(&q->slice->lock);
-		lock_sock(c->sk);
-		tap_pull(c);
-		release_sock(c->sk);
-		paste_tap_put(c);
-		spin_lock_bh(&q->slice->lock);
-	}
-	spin_unlock_bh(&q->slice->lock);
-}
-
 /* May this socket be ours? Socket lock held. */
 static int tap_check(struct sock *sk, struct paste_text *text)
 {
@@ -618,7 +328,7 @@ static int tap_attach_locked(struct paste_conn *c, struct paste_text *text)
 	xa_store_bh(&c->q->ctx->conns, PASTE_CONN_INDEX(c->handle), c, GFP_ATOMIC);
 	tap_share_slice(c->q, 1);
 	tap_install(c);
-	tap_pull(c);
+	paste_stream_pull(c);
 	return 0;
 }
 
