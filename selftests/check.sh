@@ -5,9 +5,10 @@ usage() {
 	cat <<'END'
 usage: check.sh [--fast] [STEP...]
 
-make check: run the steps (all of them, or with --fast those that need no VM, or the named ones) and print, last,
-"N passed, N failed, N skipped". The whole output of a step is kept in build/check/STEP.log. VM_OPTIONS has more options for
-vm/run.sh. Also by name: rate-KERNEL-NIC (rate.sh: figures, for a quiet machine). The steps are:
+make check: run the steps (all of them, or with --fast those that need no VM, or the named ones), two at a time where they do
+not disturb each other, and print, last, "N passed, N failed, N skipped". The output of a step is shown when it ends, and kept in
+build/check/STEP.log. VM_OPTIONS has more options for vm/run.sh. Also by name: rate-KERNEL-NIC (rate.sh: figures, for a quiet
+machine). The steps are:
 END
 	printf '  %s\n' "${all[@]}"
 }
@@ -17,11 +18,8 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 fast=(build style unit)
-all=("${fast[@]}")
-for kernel in 6.12 6.1; do
-	all+=("vm-$kernel-ixgbe" "vm-$kernel-virtio")
-done
-all+=(demo)
+# The first VM of a kernel has DKMS build the module, which the second one finds: not both at the same time.
+all=("${fast[@]}" vm-{6.12,6.1}-ixgbe vm-{6.12,6.1}-virtio demo)
 
 steps=()
 while [ $# -gt 0 ]; do
@@ -89,20 +87,87 @@ count_results() {
 logs=build/check
 mkdir -p "$logs"
 passed=0 failed=0 skipped=0
-for step in "${steps[@]}"; do
-	echo "== $step"
-	start=$SECONDS
-	run_step "$step" 2>&1 | tee "$logs/$step.log"
-	status=${PIPESTATUS[0]}
+declare -A step_of=() start_of=() # by the process group of a running step
+
+# VMs emulate one CPU each and keep another busy for a part of the time with what runs outside, so that two share two cores
+# well. Where no network namespace can be made they would share the tap device.
+jobs=2
+unshare --net true 2> /dev/null || jobs=1
+
+# Later steps need what the first one makes; figures want a quiet machine.
+runs_alone() {
+	case $1 in build | demo | rate-*) ;; *) return 1 ;; esac
+}
+
+start_step() {
+	echo "== $1: starts"
+	# A process group of its own, which is what can be stopped as a whole.
+	set -m
+	run_step "$1" > "$logs/$1.log" 2>&1 < /dev/null &
+	set +m
+	step_of[$!]=$1 start_of[$!]=$SECONDS
+}
+
+# finish_step GROUP STATUS
+finish_step() {
+	local step=${step_of[$1]} p f s
+	cat "$logs/$step.log"
 	read -r p f s < <(count_results < "$logs/$step.log")
 	# A step without results is one result: how it ended. One that failed without saying what has failed all the same.
-	if [ "$status" != 0 ] && [ "$f" = 0 ]; then
+	if [ "$2" != 0 ] && [ "$f" = 0 ]; then
 		f=1
-	elif [ "$status" = 0 ] && [ $((p + f + s)) = 0 ]; then
+	elif [ "$2" = 0 ] && [ $((p + f + s)) = 0 ]; then
 		p=1
 	fi
-	echo "== $step: $p passed, $f failed, $s skipped, $((SECONDS - start)) s"
+	echo "== $step: $p passed, $f failed, $s skipped, $((SECONDS - start_of[$1])) s"
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+	unset "step_of[$1]" "start_of[$1]"
+}
+
+show_progress() {
+	local group step
+	for group in "${!step_of[@]}"; do
+		step=${step_of[$group]}
+		read -r p f s < <(count_results < "$logs/$step.log")
+		echo "   $step: $((p + f + s)) results, $f failed, $((SECONDS - start_of[$group])) s"
+	done
+}
+
+# The output of steps that run side by side would be unreadable mixed: it is shown when a step ends.
+wait_for_step() {
+	local group status tick
+	sleep 60 > /dev/null 2>&1 &
+	tick=$!
+	while status=0; wait -n -p group "${!step_of[@]}" $tick || status=$?; [ "$group" = $tick ]; do
+		show_progress
+		sleep 60 > /dev/null 2>&1 &
+		tick=$!
+	done
+	kill $tick
+	finish_step "$group" $status
+}
+
+# shellcheck disable=SC2317 # called by trap
+stop_steps() {
+	local group
+	for group in "${!step_of[@]}"; do
+		kill -- -"$group"
+	done
+	exit 130
+}
+trap stop_steps INT TERM
+
+for step in "${steps[@]}"; do
+	limit=$jobs
+	! runs_alone "$step" || limit=1
+	while [ ${#step_of[@]} -ge $limit ]; do
+		wait_for_step
+	done
+	start_step "$step"
+	! runs_alone "$step" || wait_for_step
+done
+while [ ${#step_of[@]} -gt 0 ]; do
+	wait_for_step
 done
 
 echo "$passed passed, $failed failed, $skipped skipped"

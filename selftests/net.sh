@@ -153,14 +153,14 @@ need_hook() {
 	can_hook || skip "no zero copy on ${PASTE_NIC:-this NIC}"
 }
 
-# Data to transfer, here and for the other end, which sees build/ of the tree.
+# Data to transfer, here and for the other end, which sees this VM's run directory.
 data() {
 	[ -e "$work/data" ] || head -c $((64 * MB)) /dev/urandom > "$work/data"
 	[ -e "$work/sum" ] || sha256sum < "$work/data" > "$work/sum"
 }
 
 data_outside() {
-	shared=$tree/build/selftests/data.$$
+	shared=$VM_RUN/data
 	[ -e "$work/sum.outside" ] && return
 	outside sh -c "head -c $((64 * MB)) /dev/urandom > $shared; sha256sum < $shared" > "$work/sum.outside"
 }
@@ -716,11 +716,11 @@ t_hooked_loss() {
 		echo "no netem at the other end"
 	tc qdisc add dev "$nic" root netem limit 10000 delay 1ms loss 1% duplicate 1% || skip "no netem"
 	serve_hooked
-	head -c $((4 * MB)) /dev/urandom > "$tree/build/selftests/part.$$"
-	later "rm -f $tree/build/selftests/part.$$"
+	head -c $((4 * MB)) /dev/urandom > "$VM_RUN/part"
+	later "rm -f $VM_RUN/part"
 	for _ in 1 2; do
-		outside sh -c "curl -sS --max-time 80 -H Expect: -X POST -T $tree/build/selftests/part.$$ '$(url "$PASTE_ADDR")/echo' |
-			cmp - $tree/build/selftests/part.$$" || fail "what comes back is not what was sent"
+		outside sh -c "curl -sS --max-time 80 -H Expect: -X POST -T $VM_RUN/part '$(url "$PASTE_ADDR")/echo' |
+			cmp - $VM_RUN/part" || fail "what comes back is not what was sent"
 	done
 	stop
 }
@@ -971,7 +971,7 @@ report() {
 
 # shellcheck disable=SC2317 # called by trap
 finish() {
-	rm -rf "$work" "$tree/build/selftests/data.$$"
+	rm -rf "$work"
 }
 
 case ${1:-} in
@@ -992,7 +992,6 @@ if [ ! -c /dev/paste ]; then
 fi
 work=$(mktemp -d /dev/shm/paste.XXXXXX)
 trap finish EXIT
-mkdir -p "$tree/build/selftests"
 ip link set lo up
 n=0 failed=0
 echo "TAP version 13"
