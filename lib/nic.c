@@ -16,6 +16,7 @@
 #include <bpf/libbpf.h>
 
 #include "internal.h"
+#include "refusal.h"
 #include "xdp/parse.h"
 #include "paste.skel.h"
 
@@ -91,18 +92,33 @@ int paste_nic_open(struct paste_nic *n, const char *ifname, const __u16 *ports, 
 	return err ? paste_fail(n->text, "loading the XDP program", err) : 0;
 }
 
-/*
- * BPF links do not pass on the driver's own explanation. EINVAL is what drivers
- * say of settings that XDP cannot work with.
- */
+/* SR-IOV functions of the NIC; 0 if nobody says. */
+static int count_vfs(const struct paste_nic *n)
+{
+	char name[IF_NAMESIZE], path[128];
+	int vfs = 0;
+	FILE *f;
+
+	if (!if_indextoname((unsigned)n->ifindex, name))
+		return 0;
+	snprintf(path, sizeof(path), "/sys/class/net/%s/device/sriov_numvfs", name);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	if (fscanf(f, "%d", &vfs) != 1)
+		vfs = 0;
+	fclose(f);
+	return vfs;
+}
+
 static int explain_attach(struct paste_nic *n, int err)
 {
-	if (err == -EBUSY || err == -EEXIST)
-		paste_say(n->text, "the NIC has another XDP program");
-	else if (err == -EOPNOTSUPP)
-		paste_say(n->text, "the NIC's driver has no XDP");
-	else if (err == -EINVAL)
-		paste_say(n->text, "the driver refuses XDP: look at MTU, LRO, SR-IOV and DCB");
+	int saved = errno;
+	const char *why = paste_refusal(err, count_vfs(n));
+
+	errno = saved;
+	if (why)
+		paste_say(n->text, "%s", why);
 	return err == -EINVAL ? -EBUSY : paste_fail(n->text, "attaching the XDP program", err);
 }
 
