@@ -17,7 +17,7 @@
 #include <linux/sockios.h>
 
 #include "util.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262

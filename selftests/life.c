@@ -15,7 +15,7 @@
 #include <linux/sockios.h>
 
 #include "util.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 
 /* Two queues with two connections each, all of them busy. */
 struct world {
@@ -146,7 +146,7 @@ static void permutation(unsigned int k, unsigned int n, unsigned int order[])
 	}
 }
 
-TEST_F_TIMEOUT(life, close__in_every_order, 90)
+TEST_F(life, close__in_every_order)
 {
 	unsigned int order[N_PARTS];
 
@@ -241,7 +241,7 @@ static void *close_now(void *arg)
 	return NULL;
 }
 
-TEST_F_TIMEOUT(life, close__from_another_thread, 60)
+TEST_F(life, close__from_another_thread)
 {
 	for (unsigned int k = 0; k < 20; k++) {
 		struct world w;
@@ -282,7 +282,7 @@ static pid_t start_child(int ready[2])
 	}
 }
 
-TEST_F_TIMEOUT(life, kill__under_load, 60)
+TEST_F(life, kill__under_load)
 {
 	for (unsigned int k = 0; k < 10; k++) {
 		int ready[2], status;

@@ -17,7 +17,7 @@
 #include <linux/tcp.h>
 
 #include "util.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 
 #define N_TX 512
 
@@ -535,7 +535,7 @@ TEST(partial__8m_queued_at_once)
 {
 	struct paste_ioc_queue opts = { .tx_entries = 2048, .comp_entries = 4096 };
 	unsigned int n = 2048, seen = 0;
-	__u64 end = now_ms() + 25000;
+	__u64 end = now_ms() + 2 * SOON;
 	struct paste_comp c;
 	struct peer peer;
 	struct queue q;
@@ -1086,7 +1086,7 @@ TEST_F(ring, sync__timeouts)
 		{
 			TH_LOG("busy %u wait %u", t[i].busy, t[i].wait);
 		}
-		EXPECT_GE(t[i].most, now_ms() - begin)
+		EXPECT_GE(t[i].most * slow, now_ms() - begin)
 		{
 			TH_LOG("busy %u wait %u", t[i].busy, t[i].wait);
 		}

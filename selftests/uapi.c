@@ -22,7 +22,7 @@
 #include <linux/capability.h>
 
 #include "util.h"
-#include "kselftest_harness.h"
+#include "harness.h"
 
 #define NOBODY	   65534
 #define NO_IFINDEX 0x7ffffff0

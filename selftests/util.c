@@ -16,6 +16,15 @@
 #include "util.h"
 
 char text[PASTE_TEXT_MAX];
+unsigned int slow = 1;
+
+__attribute__((constructor)) static void read_slow(void)
+{
+	const char *s = getenv("PASTE_SLOW");
+
+	if (s && atoi(s) > 0)
+		slow = atoi(s);
+}
 
 /* ------------------------------------------------------------------------- */
 

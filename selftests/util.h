@@ -22,9 +22,12 @@
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
 /* Milliseconds that something may take that ought to happen at once. */
-#define SOON 15000
+#define SOON (15000 * slow)
 /* Milliseconds in which something would have happened if it could. */
 #define NEVER 200
+
+/* PASTE_SLOW: a factor for such limits, for kernels that look for trouble and busy hosts. */
+extern unsigned int slow;
 
 /* What the module said about the last set-up call. */
 extern char text[PASTE_TEXT_MAX];
