@@ -309,6 +309,7 @@ struct dev_call {
 		struct paste_ioc_nic_unbind unbind;
 		struct paste_ioc_attach attach;
 		struct paste_ioc_detach detach;
+		struct paste_ioc_quota quota;
 		struct paste_ioc_sync sync;
 		struct paste_ioc_stats stats;
 	} a;
@@ -434,6 +435,15 @@ static int call_detach(struct dev_call *c)
 	return paste_tap_detach(c->q, c->a.detach.conn);
 }
 
+static int call_quota(struct dev_call *c)
+{
+	if (c->a.quota.flags)
+		return -EOPNOTSUPP;
+	if (c->a.quota.quota > c->q->rx.mask + 1)
+		return -EINVAL;
+	return paste_tap_set_quota(c->q, c->a.quota.conn, c->a.quota.quota);
+}
+
 static int call_sync(struct dev_call *c)
 {
 	int err;
@@ -474,6 +484,7 @@ static const struct dev_ioctl queue_ioctls[] = {
 	DEV_IOCTL(SYNC, paste_ioc_sync, 0, call_sync),
 	DEV_IOCTL(ATTACH, paste_ioc_attach, DEV_SETUP | DEV_TEXT, call_attach),
 	DEV_IOCTL(DETACH, paste_ioc_detach, DEV_SETUP, call_detach),
+	DEV_IOCTL(QUOTA, paste_ioc_quota, 0, call_quota),
 	DEV_IOCTL(NIC_BIND, paste_ioc_nic_bind, DEV_SETUP | DEV_TEXT, call_nic_bind),
 	DEV_IOCTL(NIC_UNBIND, paste_ioc_nic_unbind, DEV_SETUP, call_nic_unbind),
 	{}
@@ -605,6 +616,7 @@ int paste_dev_init(void)
 	BUILD_BUG_ON(sizeof(struct paste_ioc_nic_unbind) != PASTE_NIC_UNBIND_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_attach) != PASTE_ATTACH_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_detach) != PASTE_DETACH_SIZE_VER0);
+	BUILD_BUG_ON(sizeof(struct paste_ioc_quota) != PASTE_QUOTA_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_sync) != PASTE_SYNC_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_stats) != PASTE_STATS_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_rx) != 16);

@@ -211,7 +211,6 @@ struct paste_conn {
 	struct sock *sk; /* sock_hold() */
 	struct paste_queue *q;
 	u32 handle;
-	u32 quota;
 	u32 attach_seq; /* bytes before it were there before us */
 	struct paste_flow flow;
 	struct rhash_head flow_node;	     /* q->flows */
@@ -227,8 +226,8 @@ struct paste_conn {
 	bool ended;	  /* the end entry is in the ring */
 	bool skip_urgent; /* the next byte is the urgent one */
 	bool sending;	  /* in tcp_sendmsg_locked() */
-	bool tx_closed;	  /* SHUT_WR or CLOSE was executed */
 	u8 stop;	  /* why the actor stopped: PASTE_STAT_STALL_* or 0 */
+	u32 quota;	  /* most entries of an epoch; 0: the application wants none */
 	u32 used;	  /* entries of this epoch */
 	u32 epoch;
 	int tx_err;		  /* the first error; later sends are cancelled */
@@ -329,10 +328,11 @@ u32 paste_rx_copy_reason(const void *data); /* any context */
 
 /* tap.c */
 int paste_tap_attach(struct paste_queue *q, struct paste_ioc_attach *a,
-		     struct paste_text *text);		 /* ctx->lock */
-int paste_tap_detach(struct paste_queue *q, u32 handle); /* process context */
-void paste_tap_detach_conn(struct paste_conn *c);	 /* process context */
-void paste_tap_detach_all(struct paste_queue *q);	 /* process context; waits for RCU */
+		     struct paste_text *text);			       /* ctx->lock */
+int paste_tap_detach(struct paste_queue *q, u32 handle);	       /* process context */
+int paste_tap_set_quota(struct paste_queue *q, u32 handle, u32 quota); /* process context */
+void paste_tap_detach_conn(struct paste_conn *c);		       /* process context */
+void paste_tap_detach_all(struct paste_queue *q); /* process context; waits for RCU */
 struct paste_conn *paste_tap_get(struct paste_queue *q, u32 handle); /* ERR_PTR */
 void paste_tap_put(struct paste_conn *c);			     /* any context */
 

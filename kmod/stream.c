@@ -258,7 +258,7 @@ void paste_stream_pull(struct paste_conn *c)
 {
 	read_descriptor_t desc = { .arg.data = c };
 
-	if (c->ended)
+	if (c->ended || !c->quota)
 		return;
 	stream_fit_rcvbuf(c);
 	c->stop = 0;

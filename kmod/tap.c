@@ -236,6 +236,24 @@ int paste_tap_detach(struct paste_queue *q, u32 handle)
 	return 0;
 }
 
+/* What was held back while the quota was 0 comes now. */
+int paste_tap_set_quota(struct paste_queue *q, u32 handle, u32 quota)
+{
+	struct paste_conn *c = paste_tap_get(q, handle);
+	bool none;
+
+	if (IS_ERR(c))
+		return PTR_ERR(c);
+	lock_sock(c->sk);
+	none = !c->quota;
+	c->quota = quota;
+	if (none)
+		paste_stream_pull(c);
+	release_sock(c->sk);
+	paste_tap_put(c);
+	return 0;
+}
+
 /* The queue closes. After this no callback, on any CPU, knows it any more. */
 void paste_tap_detach_all(struct paste_queue *q)
 {

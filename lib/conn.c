@@ -36,6 +36,13 @@ int paste_detach(struct pasteq *q, __u32 conn)
 	return paste_sys_ioctl(q->fd, PASTE_IOC_DETACH, &io);
 }
 
+int paste_quota(struct pasteq *q, __u32 conn, __u32 quota)
+{
+	struct paste_ioc_quota io = { .size = sizeof(io), .conn = conn, .quota = quota };
+
+	return paste_sys_ioctl(q->fd, PASTE_IOC_QUOTA, &io);
+}
+
 /*
  * The kernel runs this for each SYN; the result is the index of the listener in
  * the order in which they began to listen. A packet's queue number is stored

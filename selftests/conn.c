@@ -779,6 +779,83 @@ TEST_F(data, quota__bounds_a_batch)
 	EXPECT_LT(0, st.v[PASTE_STAT_STALL_QUOTA]);
 }
 
+TEST_F(data, quota__zero_stops_it)
+{
+	__u64 stuck;
+
+	ATTACH(0);
+	peer_send(&self->s.peer, 10000);
+	EXPECT_TRUE(stream_until(&self->s.in, &self->s.q, 10000, SOON));
+	ASSERT_EQ(0, queue_quota(&self->s.q, self->s.conn, 0));
+	ASSERT_TRUE(peer_blocks(&self->s, 64 << 20)) TH_LOG("64 MB accepted");
+	stuck = self->s.peer.sent;
+	ASSERT_EQ(0, shutdown(self->s.sv[1], SHUT_WR));
+	stream_nothing_more(_metadata, &self->s);
+	/* it waits for the application, not for room: nobody is told to sync */
+	EXPECT_FALSE(*self->s.q.flags & PASTE_Q_NEED_SYNC);
+
+	/* sending goes on */
+	send_from_tx(_metadata, &self->s, 1000, 0);
+
+	/* what waited comes with the call, and the end after it */
+	ASSERT_EQ(0, queue_quota(&self->s.q, self->s.conn, 16));
+	EXPECT_LT(0, ring_ready(&self->s.q.rx));
+	EXPECT_GE(16, ring_ready(&self->s.q.rx));
+	EXPECT_TRUE(stream_until(&self->s.in, &self->s.q, stuck, 2 * SOON));
+	stream_until(&self->s.in, &self->s.q, ~0ULL, SOON);
+	EXPECT_EQ(1, self->s.in.fins);
+	EXPECT_FALSE(self->s.in.wrong);
+}
+
+TEST_F(data, quota__zero_while_it_waits_for_room)
+{
+	ATTACH(1);
+	for (int i = 1; i <= 10; i++) {
+		peer_send(&self->s.peer, i * 10);
+		sleep_ms(2);
+	}
+	EXPECT_TRUE(*self->s.q.flags & PASTE_Q_NEED_SYNC);
+	ASSERT_EQ(0, queue_quota(&self->s.q, self->s.conn, 0));
+	stream_until(&self->s.in, &self->s.q, ~0ULL, NEVER);
+	EXPECT_GT(self->s.peer.sent, self->s.in.pos);
+	EXPECT_FALSE(*self->s.q.flags & PASTE_Q_NEED_SYNC);
+	ASSERT_EQ(0, queue_quota(&self->s.q, self->s.conn, 1));
+	EXPECT_TRUE(stream_until(&self->s.in, &self->s.q, self->s.peer.sent, SOON));
+}
+
+TEST_F(data, quota__reset_while_stopped)
+{
+	struct linger now = { .l_onoff = 1 };
+
+	ATTACH(0);
+	ASSERT_EQ(0, queue_quota(&self->s.q, self->s.conn, 0));
+	ASSERT_EQ(0, setsockopt(self->s.sv[1], SOL_SOCKET, SO_LINGER, &now, sizeof(now)));
+	close(self->s.sv[1]);
+	self->s.sv[1] = -1;
+	stream_nothing_more(_metadata, &self->s);
+	ASSERT_EQ(0, queue_quota(&self->s.q, self->s.conn, 1));
+	stream_until(&self->s.in, &self->s.q, ~0ULL, SOON);
+	EXPECT_EQ(1, self->s.in.errs);
+	EXPECT_EQ(ECONNRESET, self->s.in.err);
+}
+
+TEST_F(data, quota__bad)
+{
+	struct paste_ioc_queue opts = { .rx_chunks = 64 };
+	struct queue other;
+
+	ATTACH(0);
+	EXPECT_EQ(-EINVAL, queue_quota(&self->s.q, self->s.conn, self->s.q.rx.mask + 2));
+	EXPECT_EQ(0, queue_quota(&self->s.q, self->s.conn, self->s.q.rx.mask + 1));
+	EXPECT_EQ(-ENOENT, queue_quota(&self->s.q, self->s.conn + 1, 1));
+	if (!queue_make(&other, &self->s.ctx, &opts)) {
+		EXPECT_EQ(-EXDEV, queue_quota(&other, self->s.conn, 1));
+		queue_close(&other);
+	}
+	ASSERT_EQ(0, queue_detach(&self->s.q, self->s.conn));
+	EXPECT_EQ(-ENOENT, queue_quota(&self->s.q, self->s.conn, 1));
+}
+
 TEST_F(data, detach__rest_by_read)
 {
 	struct paste_rx e;

@@ -130,6 +130,10 @@ SIZE(paste_ioc_detach, PASTE_DETACH_SIZE_VER0);
 AT(paste_ioc_detach, conn, 8);
 AT(paste_ioc_detach, resv, 12);
 
+SIZE(paste_ioc_quota, PASTE_QUOTA_SIZE_VER0);
+AT(paste_ioc_quota, conn, 8);
+AT(paste_ioc_quota, quota, 12);
+
 SIZE(paste_ioc_sync, PASTE_SYNC_SIZE_VER0);
 AT(paste_ioc_sync, busy_us, 8);
 AT(paste_ioc_sync, wait_us, 12);
@@ -153,7 +157,7 @@ AT(paste_ioc_stats, chunks_held, 56);
 AT(paste_ioc_stats, resv, 60);
 AT(paste_ioc_stats, v, 64);
 
-_Static_assert(PASTE_IOC_INFO == 0x70e0 && PASTE_IOC_SYNC == 0x70e8, "numbers");
+_Static_assert(PASTE_IOC_INFO == 0x70e0 && PASTE_IOC_QUOTA == 0x70e9, "numbers");
 
 /* ------------------------------------------------------------------------- */
 
@@ -184,6 +188,7 @@ FIXTURE(ioctl)
 		struct paste_ioc_nic_bind bind;
 		struct paste_ioc_attach attach;
 		struct paste_ioc_detach detach;
+		struct paste_ioc_quota quota;
 	} a;
 };
 
@@ -258,6 +263,13 @@ FIXTURE_VARIANT_ADD(ioctl, detach){
 	.resv = offsetof(struct paste_ioc_detach, resv),
 };
 
+FIXTURE_VARIANT_ADD(ioctl, quota){
+	.cmd = PASTE_IOC_QUOTA,
+	.size = PASTE_QUOTA_SIZE_VER0,
+	.kind = QUEUE,
+	.result = -ENOENT,
+};
+
 FIXTURE_VARIANT_ADD(ioctl, sync){
 	.cmd = PASTE_IOC_SYNC,
 	.size = PASTE_SYNC_SIZE_VER0,
@@ -297,6 +309,9 @@ FIXTURE_SETUP(ioctl)
 		break;
 	case PASTE_IOC_DETACH:
 		self->a.detach.conn = 0x10001;
+		break;
+	case PASTE_IOC_QUOTA:
+		self->a.quota.conn = 0x10001;
 		break;
 	}
 }
@@ -503,7 +518,7 @@ TEST_F(ioctl, fd__wrong_kind)
 TEST_F(ioctl, mm__forked_child)
 {
 	bool set_up = variant->cmd != PASTE_IOC_INFO && variant->cmd != PASTE_IOC_STATS &&
-		      variant->cmd != PASTE_IOC_SYNC;
+		      variant->cmd != PASTE_IOC_SYNC && variant->cmd != PASTE_IOC_QUOTA;
 	int expected = set_up ? -EPERM : variant->result;
 	int status;
 	pid_t pid;

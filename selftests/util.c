@@ -285,6 +285,13 @@ int queue_detach(struct queue *q, __u32 conn)
 	return call(q->fd, PASTE_IOC_DETACH, &d);
 }
 
+int queue_quota(struct queue *q, __u32 conn, __u32 quota)
+{
+	struct paste_ioc_quota a = { .size = sizeof(a), .conn = conn, .quota = quota };
+
+	return call(q->fd, PASTE_IOC_QUOTA, &a);
+}
+
 int queue_stats(struct queue *q, struct paste_ioc_stats *s)
 {
 	memset(s, 0, sizeof(*s));

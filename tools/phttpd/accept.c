@@ -64,7 +64,7 @@ void mail_take(struct queue *q)
 static void attach(struct queue *q, int fd)
 {
 	uint32_t handle;
-	int err = paste_attach(&q->pq, fd, 0, &handle);
+	int err = paste_attach(&q->pq, fd, QUOTA, &handle);
 
 	if (!err) {
 		mail_send(&q->mail, handle, fd);

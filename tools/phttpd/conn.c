@@ -10,6 +10,10 @@
  * What cannot go on waits in one of two lists: TODO is tried in every round,
  * for those whose segments found no room in the tx ring; STUCK after rounds
  * with completions, for those whose session found no room to answer.
+ *
+ * A peer that sends and does not take the answers would in the end have all
+ * chunks of the queue. So a connection with many holds is stopped, by a quota
+ * of 0, until it has half as many: its peer has to wait, the others do not.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -41,8 +45,28 @@ static void *block_new(struct queue *q, size_t size)
 /* ------------------------------------------------------------------------- */
 /* Holds */
 
-static struct hold *hold_get(struct queue *q, const struct paste_rx *rx)
+/* Connections came or went: a quarter of the slice is for those that hold much. */
+static void count_conns(struct queue *q, int change)
 {
+	unsigned share;
+
+	q->n_conns += change;
+	share = q->pq.n_chunks / 4 / (q->n_conns ? q->n_conns : 1);
+	if (share > HOLDS_MAX)
+		share = HOLDS_MAX;
+	q->holds_max = share < HOLDS_MIN ? HOLDS_MIN : share;
+}
+
+/* An error means that the connection is over: an event will tell. */
+static void conn_set_stopped(struct conn *c, bool stopped)
+{
+	c->stopped = stopped;
+	paste_quota(&c->q->pq, c->handle, stopped ? 0 : QUOTA);
+}
+
+static struct hold *hold_get(struct conn *c, const struct paste_rx *rx)
+{
+	struct queue *q = c->q;
 	struct hold *h = q->free_holds;
 	int i;
 
@@ -53,30 +77,44 @@ static struct hold *hold_get(struct queue *q, const struct paste_rx *rx)
 	}
 	q->free_holds = h->next;
 	h->next = NULL;
+	h->conn = c;
 	h->chunk = rx->chunk;
 	h->off = rx->off;
 	h->len = rx->len;
 	h->pos = 0;
 	h->refs = 1;
+	if (++c->holds >= q->holds_max && !c->stopped)
+		conn_set_stopped(c, true);
 	return h;
 }
 
-/* The last one gives the chunk back; a sync makes room in the ring for it. */
-static void hold_put(struct queue *q, struct hold *h)
+/* Give a chunk back; a sync makes room in the ring for it. */
+static void fill(struct queue *q, uint32_t chunk)
 {
 	int err;
 
-	if (--h->refs)
-		return;
-	while (paste_fill(&q->pq, h->chunk)) {
+	while (paste_fill(&q->pq, chunk)) {
 		err = paste_sync(&q->pq, 0, 0);
 		if (err && err != -EINTR) {
 			q->err = err;
 			break;
 		}
 	}
+}
+
+static void hold_put(struct hold *h)
+{
+	struct conn *c = h->conn;
+	struct queue *q = c->q;
+
+	if (--h->refs)
+		return;
+	fill(q, h->chunk);
 	h->next = q->free_holds;
 	q->free_holds = h;
+	c->holds--;
+	if (c->stopped && !c->dead && c->holds <= q->holds_max / 2)
+		conn_set_stopped(c, false);
 }
 
 /* ------------------------------------------------------------------------- */
@@ -133,7 +171,7 @@ static void seg_free(struct queue *q, struct seg *s)
 		return;
 	}
 	if (s->kind == SEG_ECHO)
-		hold_put(q, s->hold);
+		hold_put(s->hold);
 	s->next = q->free_segs;
 	q->free_segs = s;
 }
@@ -242,6 +280,7 @@ static struct conn *conn_new(struct queue *q, uint32_t handle)
 	c->fd = CONN_FD_UNKNOWN;
 	c->in_tail = &c->in;
 	c->out_tail = &c->out;
+	count_conns(q, 1);
 	return c;
 }
 
@@ -267,6 +306,7 @@ static void conn_put(struct conn *c)
 	conn_enlist(c, LIST_NONE);
 	if (e->conn == c)
 		e->conn = NULL;
+	count_conns(c->q, -1);
 	TAILQ_INSERT_HEAD(&c->q->free_conns, c, link);
 }
 
@@ -277,7 +317,7 @@ static void drop_input(struct conn *c)
 	while ((h = c->in)) {
 		c->in = h->next;
 		c->lingered += h->len;
-		hold_put(c->q, h);
+		hold_put(h);
 	}
 	c->in_tail = &c->in;
 }
@@ -385,11 +425,11 @@ void conn_rx(struct queue *q, const struct paste_rx *rx)
 		return;
 	}
 	check_rx(q, rx);
-	h = hold_get(q, rx);
 	if (!c || c->dead || c->ending) {
-		hold_put(q, h);
+		fill(q, rx->chunk);
 		return;
 	}
+	h = hold_get(c, rx);
 	*c->in_tail = h;
 	c->in_tail = &h->next;
 	if (c->list != LIST_STUCK)
@@ -493,7 +533,7 @@ static bool conn_step(struct conn *c)
 		c->in = h->next;
 		if (!c->in)
 			c->in_tail = &c->in;
-		hold_put(c->q, h);
+		hold_put(h);
 	}
 	if (!c->in && c->eof)
 		conn_end(c);

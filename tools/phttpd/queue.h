@@ -27,12 +27,16 @@
 #define SLOT_BYTES (1 << 20) /* tx memory of a thread for slots */
 #define CONN_SEGS  128	     /* most segments of a connection */
 #define CONN_SLOTS 16	     /* most of them in slots */
+#define HOLDS_MAX  256	     /* of a connection; beyond it takes no more input */
+#define HOLDS_MIN  16	     /* the same, when there are very many */
+#define QUOTA	   256	     /* rx entries of a connection in one round */
 #define LINGER_MAX (1 << 20) /* bytes that are read after an error */
 #define TABLE_SIZE 0x10000   /* values of PASTE_CONN_INDEX() */
 #define MAIL_SIZE  4096
 
 struct hold {
 	struct hold *next;
+	struct conn *conn;
 	uint32_t chunk;
 	uint32_t refs;
 	uint16_t off, len; /* the piece */
@@ -74,13 +78,15 @@ struct conn {
 	int fd;
 	struct hold *in, **in_tail;  /* to be parsed */
 	struct seg *out, **out_tail; /* not in the ring yet */
-	unsigned segs;		     /* from their making to their completion */
-	unsigned slots;		     /* of these: SEG_TEXT */
+	unsigned holds;
+	unsigned segs;	/* from their making to their completion */
+	unsigned slots; /* of these: SEG_TEXT */
 	size_t lingered;
-	bool eof;    /* the peer has sent everything */
-	bool linger; /* FIN sent after an error, reading on */
-	bool ending; /* PASTE_TX_CLOSE is in a segment */
-	bool dead;   /* waits for its last completion and its fd */
+	bool stopped; /* has too many holds: the module delivers nothing */
+	bool eof;     /* the peer has sent everything */
+	bool linger;  /* FIN sent after an error, reading on */
+	bool ending;  /* PASTE_TX_CLOSE is in a segment */
+	bool dead;    /* waits for its last completion and its fd */
 };
 
 TAILQ_HEAD(conn_head, conn);
@@ -112,7 +118,9 @@ struct queue {
 	struct hold *free_holds;
 	struct conn_head free_conns;
 	struct block *blocks; /* all memory of the above */
-	uint32_t in_flight;   /* tx entries without completion */
+	unsigned n_conns;
+	unsigned holds_max; /* of each of them */
+	uint32_t in_flight; /* tx entries without completion */
 	uint32_t in_flight_max;
 	bool ring_full; /* segments wait for the tx ring */
 	int err;	/* the loop has to end */

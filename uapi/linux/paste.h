@@ -24,9 +24,9 @@
  * four rings, one slice of the pool's rx chunks and any number of connections.
  * A connection is a TCP socket of the caller, named by a u32 handle.
  *
- * All ioctls but PASTE_IOC_INFO, PASTE_IOC_STATS and PASTE_IOC_SYNC are set-up
- * calls. They work only in the address space that opened the context (EPERM
- * elsewhere, e.g. in the child after fork, which also has no mappings).
+ * All ioctls but PASTE_IOC_INFO, _STATS, _SYNC and _QUOTA are set-up calls. They
+ * work only in the address space that opened the context (EPERM elsewhere, e.g.
+ * in the child after fork, which also has no mappings).
  *
  * Chunks
  * ======
@@ -244,8 +244,8 @@ struct paste_ring_offsets {
 
 /*
  * PASTE_IOC_QUEUE, on a context's fd: make a queue. The result is an fd of its
- * own (close-on-exec) that knows PASTE_IOC_SYNC, _ATTACH, _DETACH, _NIC_BIND,
- * _NIC_UNBIND, poll(2) and mmap(2).
+ * own (close-on-exec) that knows PASTE_IOC_SYNC, _ATTACH, _DETACH, _QUOTA,
+ * _NIC_BIND, _NIC_UNBIND, poll(2) and mmap(2).
  *
  * poll(2) says EPOLLIN when there is an rx or comp entry to take or when
  * PASTE_IOC_SYNC has something to do, EPOLLERR when the queue is dead.
@@ -431,6 +431,23 @@ struct paste_ioc_detach {
 
 #define PASTE_DETACH_SIZE_VER0	16
 
+/*
+ * PASTE_IOC_QUOTA, on the queue's fd: change a connection's quota. With 0 no rx
+ * entries of it come, not even its end, until the next call: its data waits in
+ * the socket, TCP's window closes, and the peer has to wait. So an application
+ * that holds many chunks of one connection (its answers are not taken, say)
+ * keeps it from using up the slice for the others. Entries that are in the rx
+ * ring already stay there; sending goes on.
+ */
+struct paste_ioc_quota {
+	__u32 size;		/* (in) sizeof(struct paste_ioc_quota) */
+	__u32 flags;		/* (in) 0 */
+	__u32 conn;		/* (in) the handle */
+	__u32 quota;		/* (in) most rx entries of it between two syncs, at most the ring's; 0: none */
+};
+
+#define PASTE_QUOTA_SIZE_VER0	16
+
 /* ------------------------------------------------------------------------- */
 
 /*
@@ -562,5 +579,6 @@ struct paste_ioc_stats {
 #define PASTE_IOC_ATTACH	_IO(PASTE_IOC_TYPE, 0xe6)	/* struct paste_ioc_attach */
 #define PASTE_IOC_DETACH	_IO(PASTE_IOC_TYPE, 0xe7)	/* struct paste_ioc_detach */
 #define PASTE_IOC_SYNC		_IO(PASTE_IOC_TYPE, 0xe8)	/* struct paste_ioc_sync */
+#define PASTE_IOC_QUOTA		_IO(PASTE_IOC_TYPE, 0xe9)	/* struct paste_ioc_quota */
 
 #endif /* _UAPI_LINUX_PASTE_H */
