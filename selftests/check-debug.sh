@@ -115,8 +115,8 @@ run_vm() {
 	KCFLAGS=-g make -s module KDIR="$modules/build" || return
 	ko=build/module-$(basename "$modules")/paste.ko
 	say "$1: the tests"
-	KERNEL_IMAGE=$dir/vmlinux KERNEL_MODULES=$modules selftests/vm/run.sh --nic "$nic" --smp "$smp" --mem 3072 --no-module \
-		--timeout 2400 --append "$words" -- \
+	PASTE_SLOW=${PASTE_SLOW:-4} KERNEL_IMAGE=$dir/vmlinux KERNEL_MODULES=$modules selftests/vm/run.sh --nic "$nic" --smp "$smp" --mem 3072 --no-module \
+		--timeout 1200 --append "$words" -- \
 		selftests/check-debug.sh --in-guest "$logs/$1" "$tree/$ko" selftests/vm/suite.sh "$nic"
 }
 

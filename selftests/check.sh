@@ -7,8 +7,8 @@ usage: check.sh [--fast] [STEP...]
 
 make check: run the steps (all of them, or with --fast those that need no VM, or the named ones), two at a time where they do
 not disturb each other, and print, last, "N passed, N failed, N skipped". The output of a step is shown when it ends, and kept in
-build/check/STEP.log. VM_OPTIONS has more options for vm/run.sh. Also by name: rate-KERNEL-NIC (rate.sh: figures, for a quiet
-machine). The steps are:
+build/check/STEP.log. VM_OPTIONS has more options for vm/run.sh, PASTE_SLOW a factor for all time limits (a host with other
+work). Also by name: rate-KERNEL-NIC (rate.sh: figures, for a quiet machine). The steps are:
 END
 	printf '  %s\n' "${all[@]}"
 }
@@ -42,7 +42,7 @@ run_in_vm() {
 	vm-*) command=(selftests/vm/suite.sh "$nic") ;;
 	rate-*) command=(selftests/rate.sh) ;;
 	esac
-	selftests/vm/run.sh --kernel "$kernel" --nic "$nic" --timeout 1200 "${options[@]}" -- "${command[@]}"
+	selftests/vm/run.sh --kernel "$kernel" --nic "$nic" --timeout 1800 "${options[@]}" -- "${command[@]}"
 }
 
 run_step() {

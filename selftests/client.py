@@ -5,10 +5,12 @@
 usage: client.py reset ADDRESS PORT COUNT         connections that end with a RST in the middle of a request
        client.py half ADDRESS PORT BYTES          the request ends with a FIN, the whole answer must come
        client.py slow ADDRESS PORT BYTES          takes an answer of BYTES with pauses, and checks it
-       client.py prefix ADDRESS PORT              the server dies meanwhile: what came of the answer must be right
+       client.py prefix ADDRESS PORT FLAG         the server dies before the file FLAG is there: what came of the answer
+                                                  must be right
        client.py read ADDRESS PORT                everything that comes, to standard output
 """
 
+import os
 import socket
 import struct
 import sys
@@ -20,7 +22,7 @@ PATTERN = bytes(range(251))
 def connect(address, port, **options):
     family = socket.AF_INET6 if ':' in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.settimeout(60)
+    sock.settimeout(600)  # for what hangs: whoever starts this has a limit of his own
     if 'rcvbuf' in options:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options['rcvbuf'])
     sock.connect((address, port))
@@ -92,11 +94,12 @@ def slow(address, port, size):
         got += len(data)
 
 
-def prefix(address, port):
+def prefix(address, port, flag):
     sock = connect(address, port, rcvbuf=65536)
     got = get(sock, 1 << 30)
     print('ready', flush=True)
-    time.sleep(3)
+    while not os.path.exists(flag):
+        time.sleep(0.1)
     try:
         while True:
             data = sock.recv(65536)

@@ -160,7 +160,7 @@ class Commands:
             status = 124
         # A command may leave something in the background that holds its output open: it is not waited for.
         for thread in copies:
-            thread.join(0.5)
+            thread.join(5)
         with self.lock:
             self.running.pop(ident, None)
         return status if status >= 0 else 128 - status

@@ -28,7 +28,8 @@ module loaded; pass on its output and exit status. build/ of the tree is shared 
 In the VM COMMAND finds PASTE_IF (interface of the data NIC), PASTE_ADDR and PASTE_PEER, PASTE_ADDR6 and PASTE_PEER6 (its own
 and the other end's addresses), PASTE_NIC, PASTE_NET, VM_TREE, and `host` in its PATH, which runs commands at the other end.
 
-KERNEL_IMAGE and KERNEL_MODULES (.../lib/modules/VERSION) name another kernel than one of Debian's.
+KERNEL_IMAGE and KERNEL_MODULES (.../lib/modules/VERSION) name another kernel than one of Debian's. PASTE_SLOW is a factor for
+all time limits, here and in the tests: for kernels that look for trouble and hosts that have other work to do.
 
 Exit status: that of COMMAND; 124 after a timeout; 125 when the VM could not be started, died, or its kernel log has a
 warning in it. The logs of a failed run are kept in build/vm/.
@@ -45,6 +46,7 @@ die() { say "$*"; exit 125; }
 
 kernel=6.12 nic=ixgbe net=tap queues='' pm='' pm_file='' smp=1 mem=2048 tcg=single
 module=dkms ko='' timeout=600 append='' verbose='' qemu_arguments=()
+slow=${PASTE_SLOW:-1}
 
 while [ $# -gt 0 ]; do
 	case $1 in
@@ -70,6 +72,7 @@ while [ $# -gt 0 ]; do
 	shift
 done
 [ $# -gt 0 ] || { usage >&2; die "no COMMAND"; }
+timeout=$((timeout * slow))
 case $nic in ixgbe | i40e | virtio | none) ;; *) die "--nic $nic: not ixgbe, i40e, virtio or none" ;; esac
 case $net in tap | pair) ;; *) die "--net $net: not tap or pair" ;; esac
 case $tcg in single | multi) ;; *) die "--tcg $tcg: not single or multi" ;; esac
@@ -163,7 +166,7 @@ directory=$PWD
 case $directory/ in "$tree"/*) ;; *) directory=$tree ;; esac
 {
 	printf '%s=%q\n' kernel_modules "${KERNEL_IMAGE:+$modules}" nic "$nic" net "$net" queues "$queues" module "$module" \
-		ko "$ko" tarball "$tarball" pm "$pm" directory "$directory"
+		ko "$ko" tarball "$tarball" pm "$pm" directory "$directory" slow "$slow"
 	printf 'command=('
 	printf '%q ' "$@"
 	printf ')\n'

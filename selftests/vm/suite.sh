@@ -21,6 +21,7 @@ shift $(($# > 0))
 parts=("$@")
 [ $# -gt 0 ] || parts=(uapi conn ring life net)
 
+slow=${PASTE_SLOW:-1}
 n=0 passed=0 failed=0 skipped=0
 
 # result TEXT: a line that begins with ok or not ok, without its number
@@ -64,13 +65,13 @@ run_part() {
 echo "TAP version 13"
 for part in "${parts[@]}"; do
 	case $part in
-	net) run_part net timeout 900 "$selftests/net.sh" ;;
+	net) run_part net timeout $((1200 * slow)) "$selftests/net.sh" ;;
 	nic)
-		run_part uapi timeout 60 "$programs/uapi" -f bind
+		run_part uapi timeout $((60 * slow)) "$programs/uapi" -f bind
 		mapfile -t cases < <(sed -n 's/^\(t_nic_[a-z0-9_]*\)() {.*/\1/p' "$selftests/net.sh")
-		run_part net timeout 300 "$selftests/net.sh" "${cases[@]}"
+		run_part net timeout $((300 * slow)) "$selftests/net.sh" "${cases[@]}"
 		;;
-	*) run_part "$part" timeout 300 "$programs/$part" ;;
+	*) run_part "$part" timeout $((300 * slow)) "$programs/$part" ;;
 	esac
 done
 echo "1..$n"
