@@ -148,7 +148,7 @@ int paste_xsk_register(struct paste_xsk *x, struct paste_queue *q)
 
 /* ---------------------------------------------------------------- rings --- */
 
-static int xsk_ring_pin(struct paste_xsk_ring *ring, struct file *file, unsigned long addr, u32 len)
+static int xsk_ring_pin(struct paste_xsk_ring *ring, unsigned long addr, u32 len)
 {
 	int n = len >> PAGE_SHIFT, got;
 
@@ -196,7 +196,7 @@ static int xsk_ring_map(struct paste_xsk *x, struct paste_xsk_ring *ring, u64 pg
 	if (PASTE_XSK_RING_IS_PFNMAP)
 		err = xsk_ring_get(ring, x->file, addr);
 	else
-		err = xsk_ring_pin(ring, x->file, addr, len);
+		err = xsk_ring_pin(ring, addr, len);
 	vm_munmap(addr, len);
 	if (err)
 		return err;
