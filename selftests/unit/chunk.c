@@ -514,6 +514,14 @@ static void test_random_walk(void)
 	}
 }
 
+/* Of the module's own memory, beside the pool: a chunk's share of everything, with the page's pointer. */
+static void test_memory(void)
+{
+	size_t free_stack = sizeof(u32), fifo = 2 * sizeof(u32), page = sizeof(void *);
+
+	CHECK(sizeof(struct paste_chunk) + free_stack + fifo + page <= 64);
+}
+
 static const struct unit_test tests[] = {
 	{ "chunk__start", test_start },
 	{ "chunk__fill_errors", test_fill_errors },
@@ -528,6 +536,7 @@ static const struct unit_test tests[] = {
 	{ "chunk__copy_path", test_copy_path },
 	{ "chunk__copy_exact_sizes", test_copy_exact_sizes },
 	{ "chunk__random_walk", test_random_walk },
+	{ "chunk__memory", test_memory },
 };
 
 int main(void)
