@@ -25,7 +25,8 @@ int paste_attach(struct pasteq *q, int sockfd, __u32 quota, __u32 *conn)
 		memcpy(q->ctx->text, text, sizeof(q->ctx->text));
 		return err;
 	}
-	*conn = io.conn;
+	if (conn)
+		*conn = io.conn;
 	return 0;
 }
 

@@ -221,11 +221,16 @@ static inline __u32 paste_fill_room(struct pasteq *q)
 	return paste_ring_room(&q->fill, true);
 }
 
-/* Give one hold of a chunk back. -ENOSPC: the ring is full, sync first. */
+/*
+ * Give one hold of a chunk back; nothing happens with 0, which is in entries
+ * that have no chunk. -ENOSPC: the ring is full, sync first.
+ */
 static inline int paste_fill(struct pasteq *q, __u32 chunk)
 {
 	struct paste_ring *r = &q->fill;
 
+	if (!chunk)
+		return 0;
 	if (!paste_ring_room(r, false) && !paste_ring_room(r, true))
 		return -ENOSPC;
 	((__u32 *)r->desc)[r->next++ & r->mask] = chunk;

@@ -16,30 +16,24 @@
 int main(void)
 {
 	struct sockaddr_in any = { .sin_family = AF_INET, .sin_port = htons(7777) };
+	int fd, chunk = 1;
 	struct paste_tx *t;
 	struct paste p;
 	struct pasteq q;
-	__u32 conn;
-	int fd;
 
 	if (paste_open(&p) || paste_pool(&p, NULL) || paste_queue(&p, &q, NULL) ||
 	    paste_fill_all(&q) || paste_listen((void *)&any, sizeof(any), 1, 0, 0, &fd) ||
-	    paste_attach(&q, accept(fd, NULL, NULL), 0, &conn))
+	    paste_attach(&q, accept(fd, NULL, NULL), 0, NULL))
 		errx(1, "cannot start: %s", paste_text(&p));
-	while (!paste_sync(&q, 0, PASTE_FOREVER)) {
-		for (; paste_comp_peek(&q); paste_comp_release(&q, 1)) {
-			if (!paste_comp_at(&q, 0)->cookie)
-				return 0;
-			paste_fill(&q, (__u32)paste_comp_at(&q, 0)->cookie);
-		}
+	for (; chunk && !paste_sync(&q, 0, PASTE_FOREVER); paste_tx_submit(&q)) {
+		for (; chunk && paste_comp_peek(&q); paste_comp_release(&q, 1))
+			paste_fill(&q, chunk = (int)paste_comp_at(&q, 0)->cookie);
 		for (; paste_rx_peek(&q) && (t = paste_tx_reserve(&q)); paste_rx_release(&q, 1)) {
 			const struct paste_rx *r = paste_rx_at(&q, 0);
 
 			*t = (struct paste_tx){ r->conn, r->chunk, r->off, r->len, 0, r->chunk };
-			if (!r->len)
-				t->flags = PASTE_TX_CLOSE;
-			paste_tx_submit(&q);
+			t->flags = r->len ? 0 : PASTE_TX_CLOSE;
 		}
 	}
-	return 1;
+	return chunk;
 }
