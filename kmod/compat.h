@@ -14,6 +14,7 @@
 #error "paste needs Linux 6.1 or newer"
 #endif
 
+#include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/netdevice.h>
 #include <linux/skbuff.h>
@@ -94,5 +95,38 @@ static inline int follow_pfn(struct vm_area_struct *vma, unsigned long addr, uns
 	return -EOPNOTSUPP;
 }
 #endif
+
+/* 6.5: without vmas. */
+static inline long paste_pin_user_pages(unsigned long addr, unsigned long n, unsigned int flags,
+					struct page **pages)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 5, 0)
+	return pin_user_pages(addr, n, flags, pages, NULL);
+#else
+	return pin_user_pages(addr, n, flags, pages);
+#endif
+}
+
+/*
+ * 6.15: FS-DAX pages are counted by their mappings, from 0, may be large, and
+ * may not be pinned for long: no NIC can receive into them. The page map moved
+ * from the page to the folio.
+ */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 15, 0)
+#define PASTE_HAS_FSDAX 1
+static inline struct dev_pagemap *paste_page_pgmap(const struct page *page)
+{
+	return page->pgmap;
+}
+#else
+#define PASTE_HAS_FSDAX 0
+static inline struct dev_pagemap *paste_page_pgmap(const struct page *page)
+{
+	return page_pgmap(page);
+}
+#endif
+
+/* References of the driver to a page of FS-DAX (before 6.15) or device-dax. */
+#define PASTE_DAX_PAGE_REFS 1
 
 #endif /* PASTE_COMPAT_H */

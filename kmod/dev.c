@@ -54,6 +54,22 @@ static int ctx_open(struct inode *inode, struct file *file)
 }
 
 /*
+ * Persistent memory goes back to its file, so no packet may refer to it.
+ * 1. RCU: detached sockets have been given to a work item ...
+ * 2. ... which has copied what they had received.
+ * 3. Packets that are waiting to be freed are.
+ * What is left the pool waits for.
+ */
+static void ctx_settle(struct paste_ctx *ctx)
+{
+	if (!ctx->pool || !ctx->pool->pmem)
+		return;
+	rcu_barrier();
+	flush_workqueue(paste_wq);
+	paste_nic_free_deferred();
+}
+
+/*
  * The last one: queues and mappings hold the file, so none is left, and with the
  * queues went bindings, connections and sends.
  */
@@ -62,6 +78,7 @@ static int ctx_release(struct inode *inode, struct file *file)
 	struct paste_ctx *ctx = file->private_data;
 	u32 i;
 
+	ctx_settle(ctx);
 	for (i = 0; i < ctx->n_queues; i++)
 		paste_slice_destroy(ctx->slices[i]);
 	if (ctx->pool)
@@ -324,7 +341,9 @@ static int call_info(struct dev_call *c)
 		return -EOPNOTSUPP;
 	if (a->resv)
 		return -EINVAL;
-	a->features = PASTE_FEAT_PLAIN | PASTE_FEAT_HOOKED;
+	a->features = PASTE_FEAT_PLAIN | PASTE_FEAT_HOOKED | PASTE_FEAT_DEVDAX;
+	if (PASTE_HAS_FSDAX)
+		a->features |= PASTE_FEAT_FSDAX;
 	a->max_chunks = PASTE_MAX_CHUNKS;
 	a->max_queues = PASTE_MAX_QUEUES;
 	a->max_conns = PASTE_MAX_CONNS;
@@ -610,7 +629,7 @@ static struct miscdevice dev_misc = {
 int paste_dev_init(void)
 {
 	BUILD_BUG_ON(sizeof(struct paste_ioc_info) != PASTE_INFO_SIZE_VER0);
-	BUILD_BUG_ON(sizeof(struct paste_ioc_pool) != PASTE_POOL_SIZE_VER0);
+	BUILD_BUG_ON(sizeof(struct paste_ioc_pool) != PASTE_POOL_SIZE_VER1);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_queue) != PASTE_QUEUE_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_nic_bind) != PASTE_NIC_BIND_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_nic_unbind) != PASTE_NIC_UNBIND_SIZE_VER0);

@@ -4,7 +4,8 @@
  *
  * Calls go one way:
  *
- *   main -> dev -> { nic -> { xsk, rx }, tap -> stream, tx } -> queue -> pool
+ *   main -> dev -> { nic -> { xsk, rx }, tap -> stream, tx } -> queue -> pool ->
+ *   pmem
  *
  *   RX  nic.c (our NAPI) -> rx.c (frame to skb) -> TCP -> tap.c (callbacks) ->
  *       stream.c (skb to rx entries) -> queue.c (ring, wakeup)
@@ -39,6 +40,9 @@
  *   context     its file. Queues hold that file, so it goes after all of them.
  *   pool,slices the context. Pages are freed by put_page(): those that a packet
  *               still refers to when the context goes live until the packet dies.
+ *               Pages of persistent memory are given back when no packet refers
+ *               to any: the context's end sees to it that this is at once, and
+ *               if it is not, the pool outlives it, see pmem.c.
  *   queue       its file; and a reference per send under way (see tx.c).
  *   binding     its queue, or until the NIC goes (then it is a dead shell).
  *   connection  reference counted: one for being in ctx->conns, one per send.
@@ -84,7 +88,11 @@ struct paste_pool {
 	u32 per_page; /* chunks in a page: 1 or 2 */
 	u32 first_rx, n_rx, first_tx, n_tx;
 	bool rx_writable;
-	struct user_struct *user; /* charged for locked memory, or NULL */
+	int page_refs;		   /* references that an idle page has, but for UMEMs' */
+	struct paste_pmem *pmem;   /* whose the pages are; NULL: ours */
+	struct user_struct *user;  /* charged for locked memory, or NULL */
+	u32 n_charged;		   /* pages */
+	struct delayed_work retry; /* see paste_pool_destroy() */
 };
 
 /* A run of rx chunks. Outlives its queue: other queues may still send from it. */
@@ -95,10 +103,10 @@ struct paste_slice {
 	u32 first;		    /* constant; chunk 0 of t is this chunk of the pool */
 	u32 low;		    /* constant; see rx.c */
 	/*
-	 * References that an idle page has: ours, and GUP_PIN_COUNTING_BIAS
-	 * while a UMEM pins it. Computed, never sampled: nothing else can lower
-	 * the count, as the application's mapping is a PFN mapping without
-	 * references. lock.
+	 * References that an idle page has: the pool's, and
+	 * GUP_PIN_COUNTING_BIAS while a UMEM pins it. Computed, never sampled:
+	 * nothing else can lower the count, as the application's mapping is a
+	 * PFN mapping without references. lock.
 	 */
 	int idle_refs;
 };
@@ -221,6 +229,7 @@ struct paste_conn {
 	bool locked_rcvbuf; /* we set SOCK_RCVBUF_LOCK */
 	refcount_t ref;
 	struct rcu_head rcu;
+	struct rcu_work leave; /* after detach, with persistent memory */
 
 	/* socket lock */
 	bool ended;	  /* the end entry is in the ring */
@@ -299,12 +308,24 @@ void *paste_chunk_addr(const struct paste_pool *pool, u32 chunk);
 u32 paste_pool_chunk_of(const struct paste_pool *pool, const void *addr);
 int paste_pool_mmap(struct paste_pool *pool, struct vm_area_struct *vma);
 
+/* pmem.c */
+int paste_pmem_open(struct paste_pool *pool, struct paste_ioc_pool *a,
+		    struct paste_text *text); /* ctx->lock */
+int paste_pmem_check_header(struct paste_pool *pool, const struct paste_pool_header *want,
+			    struct paste_text *text);
+int paste_pmem_pin(struct paste_pool *pool, u32 pages, struct paste_text *text);
+void paste_pmem_write_header(struct paste_pool *pool, const struct paste_pool_header *want);
+u32 paste_pmem_page_of(const struct paste_pmem *pm, unsigned long pfn); /* any context */
+bool paste_pmem_is_idle(struct paste_pool *pool);			/* process context */
+void paste_pmem_close(struct paste_pool *pool);				/* process context */
+
 /* nic.c */
 int paste_nic_bind(struct paste_queue *q, struct paste_ioc_nic_bind *a, struct paste_text *text,
 		   struct file **file);		       /* ctx->lock */
 int paste_nic_unbind(struct paste_queue *q);	       /* ctx->lock */
 unsigned int paste_nic_napi_id(struct paste_queue *q); /* SYNCING; 0: none */
 void paste_nic_refill_soon(struct paste_queue *q);     /* SYNCING */
+void paste_nic_free_deferred(void);		       /* process context */
 int paste_nic_init(void);
 void paste_nic_exit(void);
 

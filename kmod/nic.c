@@ -18,6 +18,7 @@
  * The NIC has at most as many chunks as each ring has entries, so neither ring
  * can be full. (ixgbe since 6.6 would else own a buffer twice.)
  */
+#include <linux/cpu.h>
 #include <linux/if_vlan.h>
 #include <linux/if_xdp.h>
 #include <linux/iopoll.h>
@@ -219,7 +220,7 @@ unsigned int paste_nic_napi_id(struct paste_queue *q)
 static void nic_set_pinned(struct paste_slice *slice, bool pinned)
 {
 	spin_lock_bh(&slice->lock);
-	slice->idle_refs = pinned ? 1 + GUP_PIN_COUNTING_BIAS : 1;
+	slice->idle_refs = slice->pool->page_refs + (pinned ? GUP_PIN_COUNTING_BIAS : 0);
 	spin_unlock_bh(&slice->lock);
 }
 
@@ -354,7 +355,7 @@ static void nic_destroy(struct paste_nic *nic, u32 pinned)
 	struct paste_slice *slice = nic->q->slice;
 	struct page *last =
 		virt_to_page(paste_chunk_addr(slice->pool, slice->first + slice->t.n - 1));
-	int refs;
+	int umem_refs = slice->pool->page_refs + GUP_PIN_COUNTING_BIAS, refs;
 	u32 i;
 
 	rtnl_lock();
@@ -370,7 +371,7 @@ static void nic_destroy(struct paste_nic *nic, u32 pinned)
 	}
 	nic_set_pinned(slice, false);
 	paste_xsk_close(&nic->xsk);
-	if (!pinned || !read_poll_timeout(page_ref_count, refs, refs < GUP_PIN_COUNTING_BIAS, 500,
+	if (!pinned || !read_poll_timeout(page_ref_count, refs, refs < umem_refs, 500,
 					  2 * USEC_PER_SEC, false, last)) {
 		spin_lock_bh(&slice->lock);
 		for (i = 0; i < slice->t.n; i++)
@@ -472,6 +473,51 @@ int paste_nic_unbind(struct paste_queue *q)
 	nic_destroy(nic, q->slice->t.n / q->slice->pool->per_page);
 	atomic64_inc(&paste_gone[PASTE_OBJ_NIC]);
 	return 0;
+}
+
+/* ---------------------------------------------------- deferred frees --- */
+
+static int nic_poll_nothing(struct napi_struct *napi, int budget)
+{
+	napi_complete_done(napi, 0);
+	return 0;
+}
+
+static void nic_schedule(void *napi)
+{
+	napi_schedule(napi);
+}
+
+/*
+ * A packet that was read on another CPU than it came in on is put on a list of
+ * the latter, to be freed when that next has something to do for the network.
+ * Give every CPU something to do.
+ */
+void paste_nic_free_deferred(void)
+{
+	struct net_device *dev = paste_alloc_dummy();
+	struct napi_struct *napi;
+	int cpu;
+
+	napi = kzalloc(sizeof(*napi), GFP_KERNEL);
+	if (dev && napi) {
+		set_bit(NAPI_STATE_NO_BUSY_POLL, &napi->state);
+		netif_napi_add(dev, napi, nic_poll_nothing);
+		cpus_read_lock();
+		for_each_online_cpu(cpu)
+		{
+			napi_enable(napi);
+			local_bh_disable();
+			smp_call_function_single(cpu, nic_schedule, napi, true);
+			local_bh_enable(); /* runs it, if cpu is this one */
+			napi_disable(napi);
+		}
+		cpus_read_unlock();
+		netif_napi_del(napi);
+	}
+	kfree(napi);
+	if (dev)
+		paste_free_dummy(dev);
 }
 
 /* --------------------------------------------------------- device events --- */

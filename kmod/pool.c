@@ -2,13 +2,15 @@
 /*
  * Pools and slices: the memory that packets land in, and its chunk counts.
  *
- * A pool is made of order-0 kernel pages, each with its own reference count
- * (allocated in large pieces where possible, then split). Three references to
- * such a page can exist: ours, a UMEM's pin (1024 at once), and those of
- * packets. The application's mapping has none: it is a PFN mapping. So the
- * count of an idle page can be computed, and "==" of it means that no packet
- * refers to the page. See chunk.h for what follows from that.
+ * A pool is made of order-0 pages, each with its own reference count: the
+ * kernel's (allocated in large pieces where possible, then split), or those of a
+ * file on persistent memory (pmem.c). Three references to such a page can exist:
+ * ours, a UMEM's pin (1024 at once), and those of packets. The application's
+ * mapping has none: it is a PFN mapping. So the count of an idle page can be
+ * computed, and "==" of it means that no packet refers to the page. See chunk.h
+ * for what follows from that.
  */
+#include <linux/iopoll.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/sched/signal.h>
@@ -16,6 +18,10 @@
 #include <linux/vmalloc.h>
 
 #include "internal.h"
+
+/* How long a close waits for the last packets, and how often is looked for them later. */
+#define POOL_WAIT_US USEC_PER_SEC
+#define POOL_RETRY   (HZ / 10)
 
 static struct page *pool_alloc_piece(u32 want, unsigned int *order)
 {
@@ -48,10 +54,10 @@ static int pool_alloc_pages(struct paste_pool *pool, u32 want)
 		for (i = 0; i < 1U << order; i++, page++) {
 			set_page_private(page, pool->n_pages);
 			pool->pages[pool->n_pages++] = page;
+			atomic64_inc(&paste_made[PASTE_OBJ_POOL_PAGE]);
 		}
 		cond_resched();
 	}
-	atomic64_add(pool->n_pages, &paste_made[PASTE_OBJ_POOL_PAGE]);
 	return 0;
 }
 
@@ -63,6 +69,7 @@ static int pool_charge(struct paste_pool *pool, u32 pages)
 
 	if (capable(CAP_IPC_LOCK))
 		return 0;
+	pool->n_charged = pages;
 	pool->user = get_uid(current_user());
 	old = atomic_long_read(&pool->user->locked_vm);
 	do {
@@ -76,18 +83,17 @@ static int pool_charge(struct paste_pool *pool, u32 pages)
 	return 0;
 }
 
-static void pool_uncharge(struct paste_pool *pool, u32 pages)
+static void pool_uncharge(struct paste_pool *pool)
 {
 	if (!pool->user)
 		return;
-	atomic_long_sub(pages, &pool->user->locked_vm);
+	atomic_long_sub(pool->n_charged, &pool->user->locked_vm);
 	free_uid(pool->user);
 }
 
-static void pool_write_header(struct paste_pool *pool)
+static void pool_make_header(const struct paste_pool *pool, struct paste_pool_header *h)
 {
-	struct paste_pool_header *h = page_address(pool->pages[0]);
-
+	BUILD_BUG_ON(sizeof(*h) != 40); /* no padding, whole words */
 	memcpy(h->magic, PASTE_POOL_MAGIC, sizeof(h->magic));
 	h->version = PASTE_POOL_VERSION;
 	h->chunk_size = pool->chunk_size;
@@ -95,17 +101,29 @@ static void pool_write_header(struct paste_pool *pool)
 	h->n_tx = pool->n_tx;
 	h->first_rx = pool->first_rx;
 	h->first_tx = pool->first_tx;
-	h->bytes = (u64)pool->n_pages << PAGE_SHIFT;
+	h->bytes = (u64)pool->n_chunks * pool->chunk_size;
 }
 
-static int pool_check(const struct paste_ioc_pool *a, u32 per_page, struct paste_text *text)
+static int pool_check(const struct paste_ioc_pool *a, struct paste_text *text)
 {
 	if (a->flags & ~PASTE_POOL_RX_WRITABLE)
 		return paste_fail(text, -EOPNOTSUPP, "flags: unknown bits %#x",
 				  a->flags & ~PASTE_POOL_RX_WRITABLE);
-	if (a->fd != -1)
-		return paste_fail(text, -EOPNOTSUPP,
-				  "fd: pools in files are not supported by this module, use -1");
+	if (a->fd < -1)
+		return paste_fail(text, -EBADF, "fd: %d is neither -1 nor a file", a->fd);
+	if (a->fd >= 0 && a->flags)
+		return paste_fail(text, -EINVAL, "flags: a pool in a file is writable as it is");
+	if (a->fd == -1 && a->addr)
+		return paste_fail(text, -EINVAL, "addr: not zero, but there is no file");
+	if ((a->flags & PASTE_POOL_RX_WRITABLE) && !capable(CAP_NET_ADMIN))
+		return paste_fail(text, -EPERM, "flags: RX_WRITABLE needs CAP_NET_ADMIN");
+	return 0;
+}
+
+static int pool_check_sizes(const struct paste_ioc_pool *a, struct paste_text *text)
+{
+	u32 per_page = a->chunk_size == 2048 ? 2 : 1;
+
 	if (a->chunk_size && a->chunk_size != 4096 && a->chunk_size != 2048)
 		return paste_fail(text, -EINVAL, "chunk_size: %u is not 4096 or 2048",
 				  a->chunk_size);
@@ -115,8 +133,6 @@ static int pool_check(const struct paste_ioc_pool *a, u32 per_page, struct paste
 	if (a->n_tx > PASTE_MAX_CHUNKS - a->n_rx || a->n_tx % per_page)
 		return paste_fail(text, -EINVAL, "n_tx: %u is more than %u or not whole pages",
 				  a->n_tx, PASTE_MAX_CHUNKS - a->n_rx);
-	if ((a->flags & PASTE_POOL_RX_WRITABLE) && !capable(CAP_NET_ADMIN))
-		return paste_fail(text, -EPERM, "flags: RX_WRITABLE needs CAP_NET_ADMIN");
 	return 0;
 }
 
@@ -130,81 +146,141 @@ static void pool_lay_out(struct paste_pool *pool, const struct paste_ioc_pool *a
 	pool->first_tx = pool->first_rx + pool->n_rx;
 	pool->n_tx = a->n_tx;
 	pool->n_chunks = pool->first_tx + pool->n_tx;
-	pool->rx_writable = a->flags & PASTE_POOL_RX_WRITABLE;
+	pool->rx_writable = pool->pmem || a->flags & PASTE_POOL_RX_WRITABLE;
+}
+
+static void pool_tell(const struct paste_pool *pool, struct paste_ioc_pool *a)
+{
+	a->chunk_size = pool->chunk_size;
+	a->first_rx = pool->first_rx;
+	a->first_tx = pool->first_tx;
+	a->bytes = (u64)pool->n_pages << PAGE_SHIFT;
+}
+
+/* The layout, from what the caller says or the file's header. */
+static int pool_plan(struct paste_pool *pool, struct paste_ioc_pool *a, struct paste_pool_header *h,
+		     struct paste_text *text)
+{
+	int err;
+
+	a->kind = PASTE_POOL_KERNEL;
+	a->existed = 0;
+	if (a->fd >= 0) {
+		err = paste_pmem_open(pool, a, text);
+		if (err)
+			return err;
+	}
+	err = pool_check_sizes(a, text);
+	if (err && a->existed)
+		return paste_fail(text, -EBADMSG, "fd: the pool's header is damaged");
+	if (err)
+		return err;
+	pool_lay_out(pool, a);
+	pool_make_header(pool, h);
+	return pool->pmem ? paste_pmem_check_header(pool, h, text) : 0;
+}
+
+static int pool_get_pages(struct paste_pool *pool, struct paste_text *text)
+{
+	u32 pages = pool->n_chunks / pool->per_page;
+	int err;
+
+	err = pool_charge(pool, pages);
+	if (err)
+		return paste_fail(text, err,
+				  "n_rx, n_tx: %u pages are more than RLIMIT_MEMLOCK allows",
+				  pages);
+	pool->pages = kvcalloc(pages, sizeof(*pool->pages), GFP_KERNEL_ACCOUNT);
+	if (!pool->pages)
+		return -ENOMEM;
+	if (pool->pmem)
+		return paste_pmem_pin(pool, pages, text);
+	err = pool_alloc_pages(pool, pages);
+	return err ? paste_fail(text, err, "n_rx, n_tx: no memory for %u pages", pages) : 0;
+}
+
+/* Also of half a pool. */
+static void pool_free(struct paste_pool *pool)
+{
+	u32 i;
+
+	if (pool->pmem) {
+		paste_pmem_close(pool);
+	} else {
+		for (i = 0; i < pool->n_pages; i++) {
+			set_page_private(pool->pages[i], 0);
+			put_page(pool->pages[i]);
+		}
+	}
+	atomic64_add(pool->n_pages, &paste_gone[PASTE_OBJ_POOL_PAGE]);
+	pool_uncharge(pool);
+	kvfree(pool->pages);
+	kfree(pool);
 }
 
 int paste_pool_create(struct paste_ctx *ctx, struct paste_ioc_pool *a, struct paste_text *text)
 {
+	struct paste_pool_header h;
 	struct paste_pool *pool;
-	u32 pages;
 	int err;
 
 	lockdep_assert_held(&ctx->lock);
 	BUILD_BUG_ON(PAGE_SIZE != 4096);
 	if (ctx->pool)
 		return paste_fail(text, -EEXIST, "this context has a pool already");
-	err = pool_check(a, a->chunk_size == 2048 ? 2 : 1, text);
+	err = pool_check(a, text);
 	if (err)
 		return err;
 
 	pool = kzalloc(sizeof(*pool), GFP_KERNEL_ACCOUNT);
 	if (!pool)
 		return -ENOMEM;
-	pool_lay_out(pool, a);
-	pages = pool->n_chunks / pool->per_page;
-	err = pool_charge(pool, pages);
+	pool->page_refs = 1;
+	err = pool_plan(pool, a, &h, text) ?: pool_get_pages(pool, text);
 	if (err) {
-		paste_fail(text, err, "n_rx, n_tx: %u pages are more than RLIMIT_MEMLOCK allows",
-			   pages);
-		goto err_free;
+		pool_free(pool);
+		return err;
 	}
-	err = -ENOMEM;
-	pool->pages = kvcalloc(pages, sizeof(*pool->pages), GFP_KERNEL_ACCOUNT);
-	if (!pool->pages)
-		goto err_uncharge;
-	err = pool_alloc_pages(pool, pages);
-	if (err) {
-		paste_fail(text, err, "n_rx, n_tx: no memory for %u pages", pages);
-		goto err_pages;
-	}
-	pool_write_header(pool);
-
-	a->chunk_size = pool->chunk_size;
-	a->first_rx = pool->first_rx;
-	a->first_tx = pool->first_tx;
-	a->bytes = (u64)pages << PAGE_SHIFT;
+	if (pool->pmem)
+		paste_pmem_write_header(pool, &h);
+	else
+		memcpy(page_address(pool->pages[0]), &h, sizeof(h));
+	pool_tell(pool, a);
 	ctx->next_chunk = pool->first_rx;
 	smp_store_release(&ctx->pool, pool); /* pairs with mmap's acquire */
 	return 0;
+}
 
-err_pages:
-	while (pool->n_pages)
-		__free_page(pool->pages[--pool->n_pages]);
-	kvfree(pool->pages);
-err_uncharge:
-	pool_uncharge(pool, pages);
-err_free:
-	kfree(pool);
-	return err;
+static void pool_retry(struct work_struct *work)
+{
+	struct paste_pool *pool = container_of(to_delayed_work(work), struct paste_pool, retry);
+
+	if (!paste_pmem_is_idle(pool)) {
+		queue_delayed_work(paste_wq, &pool->retry, POOL_RETRY);
+		return;
+	}
+	pool_free(pool);
+	module_put(THIS_MODULE); /* module exit waits for this function's return */
 }
 
 /*
  * No mapping, queue, UMEM or send is left. Packets may still refer to pages (in
  * a socket that was detached with unread data, say): those pages go back to the
- * system with the packet.
+ * system with the packet. Those of a file must be idle before.
  */
 void paste_pool_destroy(struct paste_pool *pool)
 {
-	u32 i;
+	bool idle = true;
 
-	for (i = 0; i < pool->n_pages; i++) {
-		set_page_private(pool->pages[i], 0);
-		put_page(pool->pages[i]);
+	if (pool->pmem)
+		read_poll_timeout(paste_pmem_is_idle, idle, idle, 1000, POOL_WAIT_US, false, pool);
+	if (idle) {
+		pool_free(pool);
+		return;
 	}
-	atomic64_add(pool->n_pages, &paste_gone[PASTE_OBJ_POOL_PAGE]);
-	pool_uncharge(pool, pool->n_pages);
-	kvfree(pool->pages);
-	kfree(pool);
+	__module_get(THIS_MODULE);
+	INIT_DELAYED_WORK(&pool->retry, pool_retry);
+	queue_delayed_work(paste_wq, &pool->retry, POOL_RETRY);
 }
 
 void *paste_chunk_addr(const struct paste_pool *pool, u32 chunk)
@@ -215,13 +291,14 @@ void *paste_chunk_addr(const struct paste_pool *pool, u32 chunk)
 }
 
 /*
- * Which chunk is this address in? Any kernel address will do: private is only a
- * hint, pages[] decides.
+ * Which chunk is this address in? Any kernel address will do: private, of our
+ * own pages, is only a hint, pages[] decides.
  */
 u32 paste_pool_chunk_of(const struct paste_pool *pool, const void *addr)
 {
 	struct page *page = virt_to_page(addr);
-	unsigned long i = READ_ONCE(page->private);
+	unsigned long i = pool->pmem ? paste_pmem_page_of(pool->pmem, page_to_pfn(page)) :
+				       READ_ONCE(page->private);
 
 	if (i >= pool->n_pages || pool->pages[i] != page)
 		return PASTE_CHUNK_NONE;
@@ -249,7 +326,7 @@ struct paste_slice *paste_slice_create(struct paste_pool *pool, u32 first, u32 n
 	slice->pool = pool;
 	slice->first = first;
 	slice->low = n / 8;
-	slice->idle_refs = 1;
+	slice->idle_refs = pool->page_refs;
 	t = &slice->t;
 	t->n = n;
 	t->per_page = pool->per_page;

@@ -116,7 +116,10 @@ static u32 stream_copy(struct stream_walk *w, const u8 *data, u32 len, u32 stat)
 		paste_stat_inc(w->q, PASTE_STAT_COPY_ENTRIES);
 		paste_stat_inc(w->q, stat);
 	}
-	memcpy(paste_chunk_addr(slice->pool, e->chunk) + off, data, n);
+	if (slice->pool->pmem)
+		memcpy_flushcache(paste_chunk_addr(slice->pool, e->chunk) + off, data, n);
+	else
+		memcpy(paste_chunk_addr(slice->pool, e->chunk) + off, data, n);
 	paste_stat_add(w->q, PASTE_STAT_COPY_BYTES, n);
 	return n;
 }
@@ -165,6 +168,8 @@ static int stream_actor(read_descriptor_t *desc, struct sk_buff *skb, unsigned i
 	while (!c->stop && (n = skb_seq_read(done, &data, &st)))
 		done += stream_piece(&w, st.cur_skb, data, n, seq + done);
 	skb_abort_seq_read(&st);
+	if (c->q->slice->pool->pmem)
+		pmem_wmb(); /* a release does not order stores past the caches */
 	paste_queue_publish(c->q);
 	spin_unlock_bh(&c->q->slice->lock);
 	if (c->stop)

@@ -207,6 +207,43 @@ static void tap_ulp_release(struct sock *sk)
 	rcu_read_unlock();
 }
 
+/* Bytes that lie in the pool, in this packet of a receive queue, into pages of its own. */
+static void tap_own_bytes(struct sock *sk, struct sk_buff *skb)
+{
+	struct sk_buff *part;
+
+	/* with ENOMEM, or a clone elsewhere: the pool waits for this packet, see pmem.c */
+	skb_copy_ubufs(skb, sk->sk_allocation);
+	skb_walk_frags(skb, part) skb_copy_ubufs(part, sk->sk_allocation);
+}
+
+/*
+ * A detached socket keeps what it has received, but may not keep persistent
+ * memory. After RCU: then the packets have arrived that had found the flow
+ * attached.
+ */
+static void tap_leave_work(struct work_struct *work)
+{
+	struct paste_conn *c = container_of(to_rcu_work(work), struct paste_conn, leave);
+	struct sock *sk = c->sk;
+	struct sk_buff *skb;
+
+	lock_sock(sk);
+	skb_queue_walk(&sk->sk_receive_queue, skb) tap_own_bytes(sk, skb);
+	skb_rbtree_walk(skb, &tcp_sk(sk)->out_of_order_queue) tap_own_bytes(sk, skb);
+	release_sock(sk);
+	paste_tap_put(c);
+}
+
+static void tap_leave_pool(struct paste_conn *c)
+{
+	if (!c->q->slice->pool->pmem)
+		return;
+	refcount_inc(&c->ref);
+	INIT_RCU_WORK(&c->leave, tap_leave_work);
+	queue_rcu_work(paste_wq, &c->leave);
+}
+
 /* Make it an ordinary socket again, unless somebody else is doing so. */
 void paste_tap_detach_conn(struct paste_conn *c)
 {
@@ -222,6 +259,7 @@ void paste_tap_detach_conn(struct paste_conn *c)
 	}
 	tap_dismantle(c);
 	release_sock(sk);
+	tap_leave_pool(c);
 	paste_tap_put(c);
 }
 

@@ -45,7 +45,7 @@ AT(paste_ioc_info, version, 40);
 AT(paste_ioc_info, made, 72);
 AT(paste_ioc_info, gone, 136);
 
-SIZE(paste_ioc_pool, PASTE_POOL_SIZE_VER0);
+SIZE(paste_ioc_pool, PASTE_POOL_SIZE_VER1);
 AT(paste_ioc_pool, flags, 4);
 AT(paste_ioc_pool, text, 8);
 AT(paste_ioc_pool, fd, 16);
@@ -55,6 +55,9 @@ AT(paste_ioc_pool, n_tx, 28);
 AT(paste_ioc_pool, first_rx, 32);
 AT(paste_ioc_pool, first_tx, 36);
 AT(paste_ioc_pool, bytes, 40);
+AT(paste_ioc_pool, addr, PASTE_POOL_SIZE_VER0);
+AT(paste_ioc_pool, kind, 56);
+AT(paste_ioc_pool, existed, 60);
 
 SIZE(paste_pool_header, 40);
 AT(paste_pool_header, version, 8);
@@ -195,6 +198,7 @@ FIXTURE(ioctl)
 FIXTURE_VARIANT(ioctl) {
 	unsigned long cmd;
 	unsigned int size;
+	unsigned int shortest; /* 0: size */
 	enum kind kind;
 	int result;	   /* of the request as it is */
 	unsigned int resv; /* offset of the reserved member, or 0 */
@@ -211,7 +215,8 @@ FIXTURE_VARIANT_ADD(ioctl, info){
 
 FIXTURE_VARIANT_ADD(ioctl, pool){
 	.cmd = PASTE_IOC_POOL,
-	.size = PASTE_POOL_SIZE_VER0,
+	.size = PASTE_POOL_SIZE_VER1,
+	.shortest = PASTE_POOL_SIZE_VER0,
 	.kind = BARE,
 	.out = true,
 };
@@ -358,7 +363,7 @@ TEST_F(ioctl, size__short)
 		self->a.w[0] = sizes[i];
 		EXPECT_EQ(-EINVAL, request(self, variant, &self->a));
 	}
-	self->a.w[0] = variant->size - 1;
+	self->a.w[0] = (variant->shortest ?: variant->size) - 1;
 	EXPECT_EQ(-EINVAL, request(self, variant, &self->a));
 	self->a.w[0] = variant->size;
 	EXPECT_EQ(variant->result, request(self, variant, &self->a));

@@ -62,7 +62,8 @@
  * to be kept is kept by not filling it.
  *
  * rx chunks of a kernel-page pool are mapped read-only (a writable receive
- * buffer would be a way to forge packets); see PASTE_POOL_RX_WRITABLE.
+ * buffer would be a way to forge packets); see PASTE_POOL_RX_WRITABLE. Those of
+ * a pool in a file are writable: so is the file.
  *
  * Rings
  * =====
@@ -100,7 +101,8 @@
  *               does not support
  *   EPERM       a capability is missing, or not the context's address space;
  *               in a completion: a chunk that the application does not hold
- *   EACCES      a mapping with more rights than are given
+ *   EACCES      a mapping with more rights than are given, a pool's file that is
+ *               not open for reading and writing
  *   ENOENT      no such connection, queue or id
  *   EXDEV       a connection of another queue
  *   EBADF       not an open file descriptor
@@ -110,10 +112,13 @@
  *               or belongs to somebody else (kTLS, sockmap, MPTCP, ...)
  *   EBUSY       another thread is in PASTE_IOC_SYNC of this queue, the NIC
  *               queue or this queue is bound already, the NIC's settings do
- *               not allow it
+ *               not allow it, another context or swapon(8) has the pool's file
+ *   EBADMSG     the pool's file has something else in it than a pool that this
+ *               module can use: a foreign or damaged header, another version,
+ *               a length that the file does not have
  *   ENODEV      no such NIC, or no such RX queue on it
- *   ENXIO       a queue is wanted before there is a pool, or there is no
- *               binding to undo
+ *   ENXIO       a queue is wanted before there is a pool, there is no binding
+ *               to undo, or the device of the pool's file is going away
  *   ENOSPC      too many queues or connections, no chunks left for a slice
  *   ENOMEM      no memory, or RLIMIT_MEMLOCK
  *   EINTR       a signal came while waiting
@@ -147,6 +152,8 @@
 /* Features, in struct paste_ioc_info. Test these, not the version. */
 #define PASTE_FEAT_PLAIN	(1ULL << 0)	/* connections without a NIC binding */
 #define PASTE_FEAT_HOOKED	(1ULL << 1)	/* NIC bindings with zero copy */
+#define PASTE_FEAT_DEVDAX	(1ULL << 2)	/* pools on device-dax */
+#define PASTE_FEAT_FSDAX	(1ULL << 3)	/* pools in files on FS-DAX: not on kernels from 6.15 on */
 
 /* Objects that the module counts, for made[] and gone[] of struct paste_ioc_info. */
 #define PASTE_OBJ_CONTEXT	0
@@ -190,34 +197,95 @@ struct paste_ioc_info {
  */
 #define PASTE_POOL_RX_WRITABLE	(1U << 0)
 
+/* Where a pool's memory is. */
+#define PASTE_POOL_KERNEL	0	/* kernel pages */
+#define PASTE_POOL_FSDAX	1	/* a file on a file system mounted with -o dax: ext4, xfs */
+#define PASTE_POOL_DEVDAX	2	/* a device-dax, /dev/daxX.Y */
+
 /*
  * PASTE_IOC_POOL, on a context's fd, once: make the pool.
  *
- * The memory is the kernel's (fd = -1), zeroed, charged to the caller's memory
- * cgroup and RLIMIT_MEMLOCK. mmap(2) of the context's fd at PASTE_MMAP_POOL
- * shows it: MAP_SHARED only, not inherited by fork, PROT_WRITE for tx chunks
- * only unless PASTE_POOL_RX_WRITABLE. Map everything with PROT_READ and then
- * the tx part once more with MAP_FIXED, or the two parts apart.
+ * With fd = -1 the memory is the kernel's: zeroed, charged to the caller's
+ * memory cgroup. Otherwise it is persistent memory (PM), see below. In any case
+ * it is charged to RLIMIT_MEMLOCK, and the NIC's part of it once more.
+ *
+ * mmap(2) of the context's fd at PASTE_MMAP_POOL shows it, whatever it is:
+ * MAP_SHARED only, not inherited by fork, PROT_WRITE for tx chunks only unless
+ * PASTE_POOL_RX_WRITABLE or PM. Map everything with PROT_READ and then the
+ * writable part once more with MAP_FIXED, or the two parts apart.
  */
 struct paste_ioc_pool {
 	__u32 size;		/* (in) sizeof(struct paste_ioc_pool) */
-	__u32 flags;		/* (in) PASTE_POOL_* */
+	__u32 flags;		/* (in) PASTE_POOL_RX_WRITABLE; 0 with a file */
 	__aligned_u64 text;	/* (in) 0 or the address of PASTE_TEXT_MAX bytes */
-	__s32 fd;		/* (in) -1 */
-	__u32 chunk_size;	/* (in) 4096 or 2048; 0: 4096. (out) the size */
-	__u32 n_rx;		/* (in) rx chunks, at least 64, whole pages */
-	__u32 n_tx;		/* (in) tx chunks, whole pages; may be 0 */
+	__s32 fd;		/* (in) -1: kernel pages; or the file */
+	__u32 chunk_size;	/* (in) 4096 or 2048; 0: 4096, or what the file says. (out) the size */
+	__u32 n_rx;		/* (in) rx chunks, at least 64, whole pages; 0: what the file says. (out) */
+	__u32 n_tx;		/* (in) tx chunks, whole pages; may be 0. (out) */
 	__u32 first_rx;		/* (out) first rx chunk */
 	__u32 first_tx;		/* (out) first tx chunk */
 	__u64 bytes;		/* (out) length of the whole pool */
+	__aligned_u64 addr;	/* (in) where the caller has mapped the file; 0 without one */
+	__u32 kind;		/* (out) PASTE_POOL_KERNEL, _FSDAX or _DEVDAX */
+	__u32 existed;		/* (out) 1: the file had a pool in it already */
 };
 
-#define PASTE_POOL_SIZE_VER0	48
+#define PASTE_POOL_SIZE_VER0	48	/* up to bytes: kernel pages only */
+#define PASTE_POOL_SIZE_VER1	64
 
 /* Offset for mmap(2) of a context's fd. */
 #define PASTE_MMAP_POOL		0
 
-/* The first bytes of chunk 0. */
+/*
+ * Pools on persistent memory
+ * ==========================
+ *
+ * The fd is open for reading and writing, and the caller has mapped the file
+ * from its start, at least as far as the pool goes, at addr: one mapping,
+ * MAP_SHARED_VALIDATE | MAP_SYNC, PROT_READ | PROT_WRITE. It is needed for the
+ * call only; afterwards the pool is seen through the context like any other.
+ * What can be such a file:
+ *
+ *   FS-DAX      a regular file on ext4 or xfs, mounted with -o dax. Kernels from
+ *               6.15 on cannot (EOPNOTSUPP): take device-dax there. Needs
+ *               CAP_SYS_ADMIN, or the module's parameter fsdax_by_users, as it
+ *               makes the file one that nobody else can change, see below.
+ *   device-dax  with 4 KiB alignment:
+ *               ndctl create-namespace -m devdax --align=4k
+ *               (2 MiB, the default, is refused: its pages have one count for
+ *               512). Whoever may open it may use it.
+ *
+ * Everything else is refused (EOPNOTSUPP): page cache, tmpfs, memfd and
+ * hugetlbfs can take pages away, move them or count them together.
+ *
+ * Chunk 0 says what is in the file (struct paste_pool_header). If the first 4096
+ * bytes are all zero it is a new pool, for which n_rx must be given: the header
+ * is written and made durable. If it has a pool, n_rx = 0 takes n_rx, n_tx and
+ * chunk_size from the header; numbers that are given must be the header's
+ * (EINVAL). Anything else is refused with EBADMSG; what is refused is never
+ * written to. What a new pool's chunks contain is what the file contained.
+ *
+ * While a context has the file, nobody else can: another context gets EBUSY.
+ * Nothing may free or move its blocks: truncate(2) to less, fallocate(2),
+ * reflink, unlink(2), rename(2), defragmentation, write(2) and new writable
+ * mappings fail (ETXTBSY, EPERM; the file is marked as a swap file). read(2) and mappings that
+ * were there before work. When the last close(2) of the context has returned
+ * (or the process is dead) it is an ordinary file, and its file system can be
+ * unmounted. What sockets of the context had received but not delivered was
+ * then copied elsewhere. Only if somebody else still holds packets - a bound
+ * AF_XDP socket's fd that is kept open, a pipe that they were spliced into - the
+ * close waits for a second, and then the file stays as it is until that is over.
+ *
+ * Durable is what the application makes durable: the NIC's writes may be in the
+ * CPU's caches, and fsync(2) does not know of them. Flush the bytes of each rx
+ * entry that matter, PASTE_RX_COPIED or not, then drain: pmem_flush() and
+ * pmem_drain() of libpmem work on the pool's mapping. (The module copies with
+ * stores that do not stay in the caches, which makes that flush cheap; it
+ * promises nothing.) Blocks and length of the file need no fsync(2): with
+ * MAP_SYNC they are durable before the call returns.
+ */
+
+/* The first bytes of chunk 0; the rest of its 4096 bytes is zero. */
 struct paste_pool_header {
 	__u8  magic[8];		/* PASTE_POOL_MAGIC, no terminating zero */
 	__u32 version;		/* PASTE_POOL_VERSION */
