@@ -35,12 +35,16 @@ struct paste {
 	__u32 n_tx;
 	__u32 first_rx; /* ... and the first of them */
 	__u32 first_tx;
-	__u32 n_chunks; /* all chunks, with the pool's header */
-	__u32 resv;
+	__u32 n_chunks;		   /* all chunks, with the pool's header */
+	__u32 kind;		   /* PASTE_POOL_KERNEL, _FSDAX or _DEVDAX */
 	void *base;		   /* chunk 0; NULL before paste_pool() */
 	size_t bytes;		   /* length of the pool */
 	char text[PASTE_TEXT_MAX]; /* see paste_text() */
-	__u64 spare[8];
+	__u32 existed;		   /* the pool was in the file before */
+	__u32 resv;
+	void *file; /* a mapping of the file, not for use */
+	size_t file_len;
+	__u64 spare[5];
 };
 
 /* One ring, as its application sees it. */
@@ -89,12 +93,20 @@ struct paste_nic {
 /* For n_tx of struct paste_pool_opts: a pool without tx chunks. */
 #define PASTE_NO_TX 0xffffffffU
 
+/*
+ * With a path the pool is in that file, on persistent memory: a file on FS-DAX,
+ * which is made if there is none, or a device-dax. If there is a pool in it
+ * already, the sizes are those of the pool, and these here do not matter. The
+ * mapping is good for pmem_flush() and pmem_drain() of libpmem; the library
+ * itself flushes nothing.
+ */
 struct paste_pool_opts {
 	size_t sz;	  /* sizeof(struct paste_pool_opts) */
 	__u32 chunk_size; /* 4096 or 2048; 0: 4096 */
 	__u32 n_rx;	  /* 0: 8192 */
 	__u32 n_tx;	  /* 0: 1024 */
-	__u32 flags;	  /* PASTE_POOL_* */
+	__u32 flags;	  /* PASTE_POOL_RX_WRITABLE; 0 with a path */
+	const char *path; /* NULL: kernel pages */
 };
 
 struct paste_queue_opts {

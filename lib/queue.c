@@ -49,10 +49,10 @@ static int map_rings(struct pasteq *q, const struct paste_ioc_queue *io)
 {
 	int err;
 
-	err = paste_sys_map(&q->kern, q->kern_len, PROT_READ, 0, q->fd, PASTE_MMAP_KERN);
+	err = paste_sys_map(&q->kern, q->kern_len, PROT_READ, MAP_SHARED, q->fd, PASTE_MMAP_KERN);
 	if (err)
 		return err;
-	err = paste_sys_map(&q->user, q->user_len, PROT_READ | PROT_WRITE, 0, q->fd,
+	err = paste_sys_map(&q->user, q->user_len, PROT_READ | PROT_WRITE, MAP_SHARED, q->fd,
 			    PASTE_MMAP_USER);
 	if (err)
 		return err;

@@ -29,7 +29,7 @@ int paste_sys_ioctl(int fd, unsigned long nr, void *arg)
 int paste_sys_map(void **addr, size_t len, int prot, int flags, int fd, off_t off)
 {
 	int saved = errno;
-	void *at = mmap(*addr, len, prot, MAP_SHARED | flags, fd, off);
+	void *at = mmap(*addr, len, prot, flags, fd, off);
 	int ret = 0;
 
 	if (at == MAP_FAILED)

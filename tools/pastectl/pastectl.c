@@ -51,8 +51,10 @@ static void print_info(const struct paste_ioc_info *i)
 	int n;
 
 	printf("version      %.*s\n", (int)sizeof(i->version), (const char *)i->version);
-	printf("features    %s%s\n", i->features & PASTE_FEAT_PLAIN ? " plain" : "",
-	       i->features & PASTE_FEAT_HOOKED ? " hooked" : "");
+	printf("features    %s%s%s%s\n", i->features & PASTE_FEAT_PLAIN ? " plain" : "",
+	       i->features & PASTE_FEAT_HOOKED ? " hooked" : "",
+	       i->features & PASTE_FEAT_DEVDAX ? " devdax" : "",
+	       i->features & PASTE_FEAT_FSDAX ? " fsdax" : "");
 	printf("limits       %u chunks in a pool, %u queues and %u connections in a context\n",
 	       i->max_chunks, i->max_queues, i->max_conns);
 	printf("             %u entries in a ring, sends of up to %u bytes are copied\n",
