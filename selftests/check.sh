@@ -39,7 +39,10 @@ run_in_vm() {
 	read -ra options <<< "${VM_OPTIONS:-}"
 	case $kind-$nic in
 	vm-virtio) command=(selftests/vm/suite.sh virtio nic) ;; # what does not depend on the NIC was tested already
-	vm-*) command=(selftests/vm/suite.sh "$nic") ;;
+	vm-*)
+		command=(selftests/vm/suite.sh "$nic")
+		options+=(--pm 512M) # xfs wants 300 MB
+		;;
 	rate-*) command=(selftests/rate.sh) ;;
 	esac
 	selftests/vm/run.sh --kernel "$kernel" --nic "$nic" --timeout 1800 "${options[@]}" -- "${command[@]}"

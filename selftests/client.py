@@ -8,12 +8,15 @@ usage: client.py reset ADDRESS PORT COUNT         connections that end with a RS
        client.py prefix ADDRESS PORT FLAG         the server dies before the file FLAG is there: what came of the answer
                                                   must be right
        client.py read ADDRESS PORT                everything that comes, to standard output
+       client.py push ADDRESS PORT BYTES          sends BYTES of a pattern and the end
+       client.py echo ADDRESS PORT BYTES          sends as many random ones to a plain echo server, and wants them back
 """
 
 import os
 import socket
 import struct
 import sys
+import threading
 import time
 
 PATTERN = bytes(range(251))
@@ -123,7 +126,28 @@ def read(address, port):
         sys.stdout.buffer.write(data)
 
 
-COMMANDS = {'reset': reset, 'half': half, 'slow': slow, 'prefix': prefix, 'read': read}
+def push(address, port, size):
+    sock = connect(address, port)
+    sock.sendall((PATTERN * (int(size) // 251 + 1))[:int(size)])
+    sock.shutdown(socket.SHUT_WR)
+    sock.recv(1)
+
+
+def echo(address, port, size):
+    sock = connect(address, port)
+    sent = os.urandom(1 << 20) * (int(size) >> 20)
+    thread = threading.Thread(target=lambda: (sock.sendall(sent), sock.shutdown(socket.SHUT_WR)), daemon=True)
+    thread.start()
+    got = 0
+    while data := sock.recv(65536):
+        if data != sent[got:got + len(data)]:
+            sys.exit('client: wrong bytes between %d and %d' % (got, got + len(data)))
+        got += len(data)
+    if got != len(sent):
+        sys.exit('client: the end after %d bytes' % got)
+
+
+COMMANDS = {'reset': reset, 'half': half, 'slow': slow, 'prefix': prefix, 'read': read, 'push': push, 'echo': echo}
 
 if len(sys.argv) < 4 or sys.argv[1] not in COMMANDS:
     sys.exit(__doc__)

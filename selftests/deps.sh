@@ -22,7 +22,7 @@ packages=(
 	dpkg-dev libattr1-dev libcap-ng-dev libfdt-dev libglib2.0-dev libpixman-1-dev meson ninja-build patch python3
 	qemu-system-data zlib1g-dev
 	# running the VM, and what the tests run in it and beside it
-	busybox-static cpio curl ethtool iproute2 iputils-ping kmod ndctl nginx-light procps seabios tcpdump wrk
+	busybox-static cpio curl e2fsprogs ethtool iproute2 iputils-ping kmod ndctl nginx-light procps seabios tcpdump wrk xfsprogs
 )
 [ "${1:-}" != --debug ] || packages+=(bc bison flex linux-source-6.1)
 

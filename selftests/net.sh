@@ -880,6 +880,284 @@ t_hooked_settings_changed() {
 	stop
 }
 
+# --- pools on persistent memory
+
+declare -A figure
+
+need_pm() {
+	[ -b /dev/pmem0 ] || skip "no /dev/pmem0"
+}
+
+# pm_mount TYPE: a new file system on it, for pools in $pm.
+pm_mount() {
+	need_pm
+	# an NVDIMM has no struct pages at first, without which there is no DAX
+	ndctl list -n namespace0.0 2> /dev/null | grep -q fsdax || pm_namespace -m fsdax
+	case $1 in
+	ext4) mkfs.ext4 -q -F -b 4096 /dev/pmem0 > /dev/null 2>&1 ;;
+	xfs) mkfs.xfs -q -f /dev/pmem0 > /dev/null ;;
+	esac
+	pm=/run/paste-pm
+	mkdir -p "$pm"
+	mount -o dax /dev/pmem0 "$pm" || skip "no DAX with $1"
+	later "umount $pm 2> /dev/null"
+	pool=$pm/pool
+}
+
+pm_namespace() {
+	ndctl create-namespace -f -e namespace0.0 "$@" > /dev/null 2>&1 || fail "ndctl create-namespace $*"
+}
+
+pm_devdax() {
+	need_pm
+	later "pm_namespace -m fsdax"
+	pm_namespace -m devdax --align=4k
+	pool=$(echo /dev/dax*)
+	python3 -c 'import mmap, os, sys
+mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 4096)[:] = bytes(4096)' "$pool"
+}
+
+# Not a moment after the last close, and whole.
+pm_unmount() {
+	umount "$pm" || fail "cannot unmount after the close"
+	case $1 in
+	ext4) e2fsck -fn /dev/pmem0 > "$work/fsck" 2>&1 ;;
+	xfs) xfs_repair -n /dev/pmem0 > "$work/fsck" 2>&1 ;;
+	esac || fail "the file system is damaged: $(tail -3 "$work/fsck")"
+}
+
+# serve_pm OPTION...: start pmserve with its pool in $pool.
+serve_pm() {
+	pm_log=$work/server.$((++servers)) pm_out=$work/pmserve.out
+	"$tree/build/selftests/pmserve" "$@" $port "$pool" > "$pm_out" 2> "$pm_log" &
+	server=$!
+	poll 60 pm_is_up || fail "pmserve $*: $(tail -1 "$pm_log")"
+	[ -d "/proc/$server" ] || fail "pmserve $*: $(tail -1 "$pm_log")"
+}
+
+pm_is_up() {
+	grep -q ready "$pm_log" || [ ! -d "/proc/$server" ]
+}
+
+# Stop it in an orderly way; its figures are then in figure[].
+stop_pm() {
+	kill -TERM "$server" || fail "pmserve is not there: $(tail -1 "$pm_log")"
+	wait "$server" || fail "pmserve ended with $?: $(tail -1 "$pm_log")"
+	pm_figures
+}
+
+pm_figures() {
+	local words i
+	cat "$pm_out"
+	read -ra words < "$pm_out"
+	for ((i = 0; i < ${#words[@]}; i += 2)); do
+		figure[${words[i]}]=${words[i + 1]}
+	done
+}
+
+# POSTs of 1 KB for wrk, each with another content.
+pm_script() {
+	lua=$tree/build/selftests/post.lua
+	cat > "$lua" << 'END'
+local n = 0
+request = function()
+	n = n + 1
+	return wrk.format("POST", "/", nil, string.rep(string.format("%08x", n), 128))
+end
+END
+}
+
+# pm_load SECONDS ADDRESS [PREFIX...]
+pm_load() {
+	local seconds=$1 address=$2
+	shift 2
+	pm_script
+	"$@" wrk -t1 -c50 -d"$seconds" --timeout 30s -s "$lua" "$(url "$address")/" > "$work/wrk" 2>&1
+	if grep -q 'Socket errors\|Non-2xx' "$work/wrk"; then
+		fail "wrk: $(grep 'Socket errors\|Non-2xx' "$work/wrk")"
+	fi
+	[ "$(wrk_requests "$work/wrk")" -gt 100 ] || fail "wrk: $(tail -3 "$work/wrk")"
+}
+
+# What was kept is in the file, and was put there by the NIC or by the one copy.
+pm_check() {
+	[ "${figure[kept]}" -gt 100 ] || fail "kept ${figure[kept]} entries"
+	[ "${figure[same]}" = "${figure[kept]}" ] || fail "${figure[same]} of ${figure[kept]} entries are in the file"
+	if [ "$1" = hooked ]; then
+		[ "${figure[copied]}" = 0 ] || fail "copied ${figure[copied]}"
+	else
+		[ "${figure[byref]}" = 0 ] || fail "by reference ${figure[byref]}"
+	fi
+}
+
+# pm_refused WORD PATH: no pool there, and the library says why.
+pm_refused() {
+	local status=0
+	timeout 60 "$tree/build/selftests/pmserve" 60009 "$2" 2> "$work/refused" || status=$?
+	[ $status = 1 ] || fail "pmserve with $2: was not refused, status $status"
+	grep -qi -- "$1" "$work/refused" || fail "pmserve with $2: '$(head -1 "$work/refused")' does not say '$1'"
+}
+
+t_pm_refused() {
+	local sum
+	pm_mount ext4
+	pm_refused 'persistent memory' /dev/shm/pool
+	[ ! -e /dev/shm/pool ] || fail "a file was left behind on tmpfs"
+	pm_refused 'persistent memory' "$tree/build/selftests/pmserve"
+	pm_refused 'no such file' "$pm/none/pool"
+	pm_refused 'no such device\|not on' /dev/zero
+	echo "a text" > "$pm/text"
+	pm_refused 'too short' "$pm/text"
+	head -c $((20 * MB)) /dev/urandom > "$pm/text"
+	sum=$(sha256sum < "$pm/text")
+	pm_refused 'neither a pool' "$pm/text"
+	[ "$(sha256sum < "$pm/text")" = "$sum" ] || fail "a foreign file was written to"
+	head -c $((300 * MB)) /dev/zero > "$pm/zeros" 2> /dev/null || true
+	pm_refused 'no space' "$pm/pool"
+	rm "$pm/zeros"
+	[ "$(ls "$pm")" = "lost+found
+text" ] || fail "something was left behind: $(ls "$pm")"
+	serve_pm
+	[ "$(command stat -c %a%s "$pool")" = "600$((4353 * 4096))" ] || fail "the pool is $(command stat -c %a%s "$pool")"
+	pm_refused 'another context' "$pool"
+	stop_pm
+	truncate -s $((100 * 4096)) "$pool"
+	pm_refused 'shorter' "$pool"
+	pm_unmount ext4
+}
+
+pm_plain() {
+	pm_mount "$1"
+	serve_pm -n 2000
+	pm_load 3 127.0.0.1
+	stop_pm
+	pm_check plain
+	pm_unmount "$1"
+}
+
+t_pm_plain_ext4() { pm_plain ext4; }
+t_pm_plain_xfs() { pm_plain xfs; }
+
+t_pm_plain_echo() {
+	pm_mount ext4
+	serve_pm -e
+	"$client" echo 127.0.0.1 $port $((64 * MB)) || fail "echo"
+	stop_pm
+	pm_unmount ext4
+}
+
+# A packet with bytes of the pool is late on its way: the file is kept until it is gone, the close is not.
+t_pm_late_packets() {
+	pm_mount ext4
+	serve_pm -e
+	python3 -c 'import socket, sys, time
+s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+print("ready", flush=True)
+time.sleep(2)
+s.sendall(bytes(8000))
+time.sleep(60)' $port > "$work/client" &
+	poll 20 grep -q ready "$work/client" || fail "no connection"
+	later "tc qdisc del dev lo root"
+	tc qdisc add dev lo root netem delay 8s || skip "no netem"
+	sleep 11.5 # the request is there, the answer is not
+	kill_server
+	! umount "$pm" 2> /dev/null || fail "a file system is unmounted whose bytes are still to be sent"
+	poll 40 umount "$pm" 2> /dev/null || fail "the file is never given back"
+	e2fsck -fn /dev/pmem0 > "$work/fsck" 2>&1 || fail "the file system is damaged: $(tail -3 "$work/fsck")"
+}
+
+t_pm_hooked_50000_posts() {
+	local total=0
+	need_hook
+	pm_mount ext4
+	serve_pm -i "$nic" -n 2000
+	for _ in {1..20}; do
+		[ $total -lt 50000 ] || break
+		pm_load 8 "$PASTE_ADDR" outside
+		total=$((total + $(wrk_requests "$work/wrk")))
+	done
+	stop_pm
+	[ "${figure[posts]}" -ge 50000 ] || fail "${figure[posts]} POSTs"
+	pm_check hooked
+	pm_unmount ext4
+}
+
+t_pm_hooked_xfs() {
+	need_hook
+	pm_mount xfs
+	serve_pm -i "$nic" -n 2000
+	pm_load 3 "$PASTE_ADDR" outside
+	stop_pm
+	pm_check hooked
+	pm_unmount xfs
+}
+
+t_pm_hooked_devdax() {
+	need_hook
+	pm_devdax
+	serve_pm -i "$nic" -n 2000
+	pm_load 3 "$PASTE_ADDR" outside
+	stop_pm
+	pm_check hooked
+	# again, with what is in there now
+	serve_pm -i "$nic" -n 2000
+	pm_load 2 "$PASTE_ADDR" outside
+	stop_pm
+	pm_check hooked
+	[ "${figure[existed]}" = 1 ] || fail "the pool was not found again"
+}
+
+t_pm_hooked_echo() {
+	need_hook
+	pm_mount ext4
+	serve_pm -i "$nic" -e
+	outside "$client" echo "$PASTE_ADDR" $port $((64 * MB)) || fail "echo"
+	stop_pm
+	[ "${figure[copied]}" = 0 ] || fail "copied ${figure[copied]}"
+	pm_unmount ext4
+}
+
+# What a socket has by reference when the context closes, it has still when the file system is gone.
+t_pm_hooked_unread_at_close() {
+	local type
+	need_hook
+	for type in ext4 xfs; do
+		pm_mount "$type"
+		serve_pm -i "$nic" -o "$work/got" -c "umount $pm"
+		outside "$client" push "$PASTE_ADDR" $port 1500000 || fail "client"
+		wait "$server" || fail "pmserve: $(tail -1 "$pm_log")"
+		pm_figures
+		[ "${figure[command]}" = 0 ] || fail "cannot unmount after the close"
+		[ "${figure[rest]}" -gt 200000 ] || fail "only ${figure[rest]} bytes were in the socket"
+		[ "${figure[copied]}" = 0 ] || fail "copied ${figure[copied]}"
+		python3 -c 'import sys; sys.exit(sys.stdin.buffer.read() != (bytes(range(251)) * 6000)[:1500000])' \
+			< "$work/got" || fail "the stream is not what was sent"
+	done
+}
+
+t_pm_hooked_kill() {
+	local type
+	need_hook
+	pm_script
+	for type in ext4 xfs; do
+		pm_mount "$type"
+		for _ in 1 2 3; do
+			serve_pm -i "$nic" -n 2000
+			load 20 -s "$lua"
+			kill_server
+			umount "$pm" || fail "cannot unmount after kill -9"
+			kill_load
+			mount -o dax /dev/pmem0 "$pm"
+		done
+		serve_pm -i "$nic" -n 2000
+		pm_load 2 "$PASTE_ADDR" outside
+		stop_pm
+		pm_check hooked
+		[ "${figure[existed]}" = 1 ] || fail "the pool was not found again"
+		pm_unmount "$type"
+	done
+}
+
 # --- the module
 
 reload() {
