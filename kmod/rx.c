@@ -132,6 +132,8 @@ static bool rx_parse(struct rx_headers *h, u32 len)
 	const struct ethhdr *eth = (void *)h->raw;
 	const struct tcphdr *th;
 
+	if (len < ETH_HLEN)
+		return false;
 	if (eth->h_proto == htons(ETH_P_IP) ?
 		    !rx_parse_ipv4(h, len) :
 		    eth->h_proto != htons(ETH_P_IPV6) || !rx_parse_ipv6(h, len))
@@ -237,9 +239,11 @@ void paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_
 {
 	struct paste_slice *slice = q->slice;
 	const u8 *data = paste_chunk_addr(slice->pool, slice->first + i) + off;
-	struct rx_headers h = { .flow.net = dev_net(dev) };
+	struct rx_headers h; /* not cleared: rx_parse() looks only at what was copied */
 	u32 stat;
 
+	h.flow.zero = 0;
+	h.flow.net = dev_net(dev);
 	memcpy(h.raw, data, min_t(u32, len, RX_HDR_MAX));
 	if (!rx_parse(&h, len))
 		stat = PASTE_STAT_RX_DROP_HEADER;

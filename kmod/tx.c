@@ -113,15 +113,14 @@ static void tx_free_send(struct paste_queue *q, struct paste_send *s)
 	s->done.next = q->free_sends;
 	q->free_sends = &s->done;
 	WRITE_ONCE(q->n_sends, q->n_sends - 1);
-	atomic64_inc(&paste_gone[PASTE_OBJ_SEND]);
 }
 
 /* Move finished sends to the comp ring. There is room, unless user space lies. */
 void paste_tx_complete(struct paste_queue *q)
 {
 	struct llist_node *node = llist_reverse_order(llist_del_all(&q->done));
+	u32 n = 0, errors = 0, sends = q->n_sends;
 	struct paste_send *s, *next;
-	u32 n = 0, errors = 0;
 	struct paste_comp *e;
 	u64 bytes = 0;
 
@@ -147,6 +146,7 @@ void paste_tx_complete(struct paste_queue *q)
 		tx_free_send(q, s);
 	}
 	paste_ring_publish(&q->comp);
+	atomic64_add(sends - q->n_sends, &paste_gone[PASTE_OBJ_SEND]); /* once: all queues share it */
 	paste_stat_add(q, PASTE_STAT_COMPS, n);
 	paste_stat_add(q, PASTE_STAT_SEND_BYTES, bytes);
 	paste_stat_add(q, PASTE_STAT_SEND_ERRORS, errors);
@@ -382,9 +382,10 @@ static struct paste_send *tx_take_send(struct paste_queue *q)
 	s = llist_entry(q->free_sends, struct paste_send, done);
 	q->free_sends = s->done.next;
 	WRITE_ONCE(q->n_sends, q->n_sends + 1);
-	atomic64_inc(&paste_made[PASTE_OBJ_SEND]);
-	memset(s, 0, sizeof(*s));
-	s->q = q;
+	s->group = NULL;
+	s->group_next = NULL;
+	s->n_group = 0;
+	s->sent = 0;
 	return s;
 }
 
@@ -462,7 +463,7 @@ void paste_tx_batch(struct paste_queue *q)
 {
 	int n = paste_ring_avail(&q->tx), err;
 	struct paste_send *s, *prev = NULL;
-	u32 batch = READ_ONCE(doorbell_batch), flags;
+	u32 batch = READ_ONCE(doorbell_batch), first = q->tx.head, flags;
 	struct tx_bell bell = { .limit = n > 1 && batch > 1 ? batch : 0 };
 
 	if (n < 0)
@@ -484,6 +485,7 @@ void paste_tx_batch(struct paste_queue *q)
 	if (prev)
 		tx_submit(&bell, prev, false);
 	tx_bell_ring(&bell, q);
+	atomic64_add(q->tx.head - first, &paste_made[PASTE_OBJ_SEND]);
 	paste_ring_retire(&q->tx);
 }
 
@@ -633,7 +635,8 @@ void paste_tx_free(struct paste_queue *q)
 
 	for (i = 0; i <= q->comp.mask; i++)
 		if (q->sends[i].conn)
-			tx_free_send(q, &q->sends[i]);
+			paste_tap_put(q->sends[i].conn);
+	atomic64_add(q->n_sends, &paste_gone[PASTE_OBJ_SEND]);
 	kvfree(q->sends);
 }
 
@@ -654,6 +657,7 @@ int paste_tx_init(struct paste_queue *q)
 	if (!q->sends)
 		return -ENOMEM;
 	for (i = 0; i <= q->comp.mask; i++) {
+		q->sends[i].q = q;
 		q->sends[i].done.next = q->free_sends;
 		q->free_sends = &q->sends[i].done;
 	}
