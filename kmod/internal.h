@@ -65,11 +65,13 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
+#include <net/ipv6.h>
 #include <net/sock.h>
 #include <linux/paste.h>
 
 #include "ring.h"
 #include "chunk.h"
+#include "frame.h"
 
 #define PASTE_MAX_CHUNKS  (1U << 22)
 #define PASTE_MAX_QUEUES  64
@@ -204,14 +206,6 @@ struct paste_xsk {
 	u32 entries;	   /* of each ring */
 	struct paste_xsk_ring rx, fill;
 	struct work_struct put_work;
-};
-
-/* A TCP flow as its frames name it. IPv4 as v4-mapped. */
-struct paste_flow {
-	struct in6_addr remote, local;
-	__be16 remote_port, local_port;
-	u32 zero; /* no padding in a hash key */
-	struct net *net;
 };
 
 struct paste_conn {

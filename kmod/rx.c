@@ -18,27 +18,11 @@
  * put into a page that tells stream.c the reason.
  */
 #include <linux/etherdevice.h>
-#include <linux/if_ether.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
 #include <linux/jhash.h>
-#include <linux/tcp.h>
-#include <net/ipv6.h>
-#include <net/tcp.h>
+#include <net/ip.h>
 
 #include "internal.h"
 #include "trace.h"
-
-/* Ethernet, IPv6 without extensions (IPv4 without options is shorter), TCP with all options. */
-#define RX_HDR_MAX (ETH_HLEN + sizeof(struct ipv6hdr) + 60)
-
-/* A frame's headers, copied, and what was found in them. */
-struct rx_headers {
-	u8 raw[RX_HDR_MAX] __aligned(4);
-	struct paste_flow flow;
-	u32 hdr_len; /* headers */
-	u32 len;     /* headers and payload, without padding */
-};
 
 /* page->private of pages with copies, and so the reason; nobody else's can have such a value. */
 static const char rx_unattached, rx_lowwater;
@@ -98,53 +82,6 @@ u32 paste_rx_copy_reason(const void *data)
 	return 0;
 }
 
-static bool rx_parse_ipv4(struct rx_headers *h, u32 len)
-{
-	const struct iphdr *ip = (void *)h->raw + ETH_HLEN;
-
-	if (len < ETH_HLEN + sizeof(*ip) + sizeof(struct tcphdr) || ip->version != 4 ||
-	    ip->ihl != 5 || ip->protocol != IPPROTO_TCP || ip->frag_off & htons(IP_MF | IP_OFFSET))
-		return false;
-	ipv6_addr_set_v4mapped(ip->saddr, &h->flow.remote);
-	ipv6_addr_set_v4mapped(ip->daddr, &h->flow.local);
-	h->hdr_len = ETH_HLEN + sizeof(*ip);
-	h->len = ETH_HLEN + ntohs(ip->tot_len);
-	return true;
-}
-
-static bool rx_parse_ipv6(struct rx_headers *h, u32 len)
-{
-	const struct ipv6hdr *ip = (void *)h->raw + ETH_HLEN;
-
-	if (len < ETH_HLEN + sizeof(*ip) + sizeof(struct tcphdr) || ip->version != 6 ||
-	    ip->nexthdr != IPPROTO_TCP)
-		return false;
-	h->flow.remote = ip->saddr;
-	h->flow.local = ip->daddr;
-	h->hdr_len = ETH_HLEN + sizeof(*ip);
-	h->len = h->hdr_len + ntohs(ip->payload_len);
-	return true;
-}
-
-/* h->raw has the first bytes of a frame of len bytes. */
-static bool rx_parse(struct rx_headers *h, u32 len)
-{
-	const struct ethhdr *eth = (void *)h->raw;
-	const struct tcphdr *th;
-
-	if (len < ETH_HLEN)
-		return false;
-	if (eth->h_proto == htons(ETH_P_IP) ?
-		    !rx_parse_ipv4(h, len) :
-		    eth->h_proto != htons(ETH_P_IPV6) || !rx_parse_ipv6(h, len))
-		return false;
-	th = (void *)h->raw + h->hdr_len;
-	h->hdr_len += th->doff * 4;
-	h->flow.remote_port = th->source;
-	h->flow.local_port = th->dest;
-	return th->doff >= 5 && h->hdr_len <= h->len && h->len <= len;
-}
-
 static void rx_add_copy(struct sk_buff *skb, const u8 *payload, u32 len, const char *why)
 {
 	struct page *page = dev_alloc_page();
@@ -165,9 +102,9 @@ static void rx_add_chunk(struct paste_queue *q, struct sk_buff *skb, const u8 *p
 	skb_shinfo(skb)->flags |= SKBFL_SHARED_FRAG;
 }
 
-static struct sk_buff *rx_build_head(struct napi_struct *napi, const struct rx_headers *h)
+static struct sk_buff *rx_build_head(struct napi_struct *napi, const struct paste_frame *h)
 {
-	struct sk_buff *skb = napi_alloc_skb(napi, RX_HDR_MAX);
+	struct sk_buff *skb = napi_alloc_skb(napi, PASTE_FRAME_HDR_MAX);
 
 	if (!skb)
 		return NULL;
@@ -188,7 +125,7 @@ static struct sk_buff *rx_build_head(struct napi_struct *napi, const struct rx_h
  * chunk, the packet's reference to the page is taken before the chunk leaves
  * LENT: from then on it may be tested for being idle.
  */
-static u32 rx_place(struct paste_queue *q, const struct rx_headers *h, const u8 *payload, u32 i)
+static u32 rx_place(struct paste_queue *q, const struct paste_frame *h, const u8 *payload, u32 i)
 {
 	struct paste_slice *slice = q->slice;
 	bool low;
@@ -208,7 +145,7 @@ static u32 rx_place(struct paste_queue *q, const struct rx_headers *h, const u8 
 }
 
 static u32 rx_inject(struct paste_queue *q, struct napi_struct *napi, struct net_device *dev,
-		     const struct rx_headers *h, const u8 *data, u32 i)
+		     const struct paste_frame *h, const u8 *data, u32 i)
 {
 	struct sk_buff *skb = rx_build_head(napi, h);
 	const u8 *payload = data + h->hdr_len;
@@ -239,13 +176,14 @@ void paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_
 {
 	struct paste_slice *slice = q->slice;
 	const u8 *data = paste_chunk_addr(slice->pool, slice->first + i) + off;
-	struct rx_headers h; /* not cleared: rx_parse() looks only at what was copied */
+	struct paste_frame h; /* not cleared: paste_frame_parse() looks only at what was copied */
 	u32 stat;
 
+	BUILD_BUG_ON(PASTE_FRAME_FRAGMENT != (IP_MF | IP_OFFSET));
 	h.flow.zero = 0;
 	h.flow.net = dev_net(dev);
-	memcpy(h.raw, data, min_t(u32, len, RX_HDR_MAX));
-	if (!rx_parse(&h, len))
+	memcpy(h.raw, data, min_t(u32, len, PASTE_FRAME_HDR_MAX));
+	if (!paste_frame_parse(&h, len))
 		stat = PASTE_STAT_RX_DROP_HEADER;
 	else if (!test_bit(ntohs(h.flow.local_port), ports))
 		stat = PASTE_STAT_RX_DROP_PORT;
