@@ -15,7 +15,8 @@ packages=(
 	linux-headers-amd64 linux-headers-6.12-amd64
 	linux-image-amd64 linux-image-6.12-amd64
 	# the library and the tools
-	bpftool clang libbpf-dev libelf-dev libnl-3-dev libnl-genl-3-dev libnl-route-3-dev libpmem-dev llvm pkg-config
+	bpftool clang libbpf-dev libelf-dev libnl-3-dev libnl-genl-3-dev libnl-route-3-dev libpmem-dev libxxhash-dev llvm
+	pkg-config
 	# the tests: kselftest's harness comes from the kernel source, openssl is for the sums of what was transferred
 	clang-format g++ libclang-rt-14-dev linux-source-6.12 openssl shellcheck sparse xz-utils
 	# building QEMU; qemu-system-data is at the version of the source that is built
