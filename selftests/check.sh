@@ -52,7 +52,7 @@ run_step() {
 	case $1 in
 	build) make lib tools abi && make -C lib check && make -C tools/phttpd check && make -C selftests ;;
 	style) selftests/style.sh ;;
-	unit) make -s -C selftests unit ;;
+	unit) make -s -C selftests unit && make -s -C tools/phttpd sim ;;
 	vm-* | rate-*) run_in_vm "$1" ;;
 	demo) selftests/demo.sh ;;
 	*) echo "no step $1"; return 1 ;;
