@@ -153,7 +153,7 @@ static bool room_is_low(const struct store_thread *t)
 	if (l->n_free_slots + t->clean_slots < l->n_slots / EVICT_SHARE)
 		return true;
 	if (t->s->pool.base)
-		return t->kept_max - t->kept + t->clean_exts < t->kept_max / EVICT_SHARE;
+		return t->kept + t->kept_max / EVICT_SHARE > t->kept_max + t->clean_exts;
 	return (uint64_t)l->n_free_chunks * l->chunk_size + t->clean_bytes < size / EVICT_SHARE;
 }
 

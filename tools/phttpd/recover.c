@@ -14,6 +14,8 @@
 
 #include "store_int.h"
 
+#define USED 1 /* seq of a slot that is empty, but not unused */
+
 struct found {
 	uint64_t seq;
 	uint32_t slot;
@@ -79,17 +81,34 @@ static void drop_record(struct recovery *rc, struct store_rec *rec)
 	rec_free(&rc->s->threads[rec->log % rc->s->opts.threads], rec);
 }
 
-/* All slots with a right sum; others that are not empty are torn. */
+static bool was_never_used(const struct slot *slot)
+{
+	static const struct slot unused;
+
+	return !memcmp(slot, &unused, sizeof(unused));
+}
+
+/*
+ * All slots with a right sum; others that are not empty are torn. Slots are taken in
+ * order until the first are free again, so those that were never used are the last: one before
+ * a used one was of the last batch and did not come to be durable, or somebody has
+ * zeroed it.
+ */
 static uint32_t find_slots(struct recovery *rc, struct log *l, struct found *f)
 {
 	const uint32_t step = 1 << 16;
-	uint32_t i, n = 0;
+	uint32_t i, n = 0, first_unused = 0;
 
 	for (i = 0; i < l->n_slots; i++) {
 		const struct slot *slot = &l->slots[i];
 
 		if (i % step == 0)
 			show_progress(rc, i ? step : 0);
+		if (!slot->sum && was_never_used(slot))
+			continue;
+		for (; first_unused < i; first_unused++)
+			drop_torn(rc, l, &(struct found){ .slot = first_unused }, 1);
+		first_unused = i + 1;
 		if (!slot->sum)
 			continue;
 		f[n] = (struct found){ slot->seq, i, slot->part };
@@ -315,6 +334,7 @@ static void count_record(struct store_rec *rec, void *arg)
 static int make_durable(struct store *s)
 {
 	struct store_io *io = &s->threads[0].io;
+	struct slot *slot;
 	struct log *l;
 	uint32_t i;
 	int err;
@@ -326,8 +346,10 @@ static int make_durable(struct store *s)
 		return err;
 	for (l = s->logs; l < s->logs + s->n_logs; l++) {
 		for (i = 0; i < l->n_free_slots; i++) {
-			io_store(io, &l->slots[l->free_slots[i]].sum, 0);
-			io_flush(io, &l->slots[l->free_slots[i]].sum, sizeof(uint64_t));
+			slot = &l->slots[l->free_slots[i]];
+			io_store(io, &slot->sum, 0);
+			io_store(io, &slot->seq, USED); /* not to be missed again */
+			io_flush(io, slot, sizeof(*slot));
 		}
 	}
 	return io_drain(io);

@@ -26,7 +26,7 @@
 
 #define LOGS_MAX      1024
 #define LOG_BYTES_MIN 65536
-#define LOG_BYTES_MAX (1ULL << 40)
+#define LOG_BYTES_MAX (1ULL << 37) /* slots are numbered with 32 bits */
 #define NAME_BYTES    32
 
 /* Opening, until it is known whether that works. */
@@ -219,21 +219,24 @@ static bool file_exists(struct opening *op, const char *name)
 	return !faccessat(op->dir_fd, name, F_OK, 0);
 }
 
-/* The header of a file; 0, or an errno if there are not so many bytes. */
+/* The header of a file, zeroes where there is none, and its length; 0 or an errno. */
 static int read_header(struct opening *op, const char *name, struct log_header *h, uint64_t *bytes)
 {
 	int fd = openat(op->dir_fd, name, O_RDONLY | O_CLOEXEC);
 	struct stat st;
 	ssize_t n;
+	int err;
 
 	memset(h, 0, sizeof(*h));
+	*bytes = 0;
 	if (fd < 0)
 		return errno;
 	n = fstat(fd, &st) ? -1 : pread(fd, h, sizeof(*h), 0);
-	*bytes = n < 0 ? 0 : (uint64_t)st.st_size;
-	n = n < 0 ? errno : 0;
+	err = n < 0 ? errno : 0;
+	if (!err)
+		*bytes = (uint64_t)st.st_size;
 	close(fd);
-	return (int)n;
+	return err;
 }
 
 static int check_file(struct opening *op, const char *name, struct log_header *h)
@@ -331,14 +334,36 @@ static int finish_making(struct opening *op)
 	return promised ? rename_logs(op, 0, promised) : 0;
 }
 
+/*
+ * What is written once cannot fail for want of space later, and writing it again
+ * changes no metadata that would have to be durable, too.
+ */
+static int write_zeroes(int fd, uint64_t bytes)
+{
+	static const char zeroes[1 << 16];
+	uint64_t done;
+	ssize_t n;
+
+	for (done = 0; done < bytes; done += (uint64_t)n) {
+		n = pwrite(fd, zeroes,
+			   bytes - done < sizeof(zeroes) ? bytes - done : sizeof(zeroes),
+			   (off_t)done);
+		if (n <= 0)
+			return n ? errno : ENOSPC;
+	}
+	return 0;
+}
+
 static int make_log(struct opening *op, const char *name, struct log_header *h)
 {
 	int fd = openat(op->dir_fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	int err = fd < 0 ? errno : 0;
 
-	/* What is allocated cannot fail to be written for want of space later. */
+	/* In one piece if that can be had, and full disks are known at once. */
 	if (!err)
 		err = posix_fallocate(fd, 0, (off_t)log_bytes(h));
+	if (!err)
+		err = write_zeroes(fd, log_bytes(h));
 	if (!err && pwrite(fd, h, sizeof(*h), 0) != sizeof(*h))
 		err = errno;
 	if (!err && fsync(fd))
@@ -382,7 +407,7 @@ static int make_logs(struct opening *op)
 	if (o->check)
 		return first ? 0 : refuse(op, -ENOENT, "%s: there is no store", o->dir);
 	if (bytes < LOG_BYTES_MIN || bytes > LOG_BYTES_MAX)
-		return refuse(op, -EINVAL, "a log needs %u KiB to 1 TiB for each thread",
+		return refuse(op, -EINVAL, "a log needs %u KiB to 128 GiB for each thread",
 			      LOG_BYTES_MIN >> 10);
 	err = choose_id(op, &h.id);
 	if (o->pool) {
