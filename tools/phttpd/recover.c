@@ -320,7 +320,7 @@ static void count_record(struct store_rec *rec, void *arg)
 			continue;
 		}
 		c = &s->pool_chunks[(e->chunk & ~EXT_POOL) - s->pool.first_rx];
-		if (!c->extents++ && c->owner != NO_OWNER)
+		if (c->owner != NO_OWNER && !c->extents++)
 			s->threads[c->owner].kept++;
 	}
 }

@@ -288,6 +288,7 @@ struct session {
 
 struct hold {
 	struct store_rec *rec;
+	const struct key *key;
 	unsigned thread;
 	uint64_t id;
 	uint32_t len;
@@ -431,7 +432,7 @@ static void take_fills(unsigned t)
 /* A chunk to receive len bytes into: the last one if it has room, sometimes. */
 static uint32_t chunk_receive(unsigned t, uint32_t len, uint32_t *off)
 {
-	uint32_t i, chunk, start = below(POOL_SLICE);
+	uint32_t i, chunk, start = below(m.slice_n[t]);
 
 	chunk = m.rx_chunk[t];
 	if (chunk && m.app[chunk] && m.rx_off[t] + len <= POOL_CHUNK && below(2)) {
@@ -440,8 +441,8 @@ static uint32_t chunk_receive(unsigned t, uint32_t len, uint32_t *off)
 		m.rx_off[t] += len;
 		return chunk;
 	}
-	for (i = 0; i < POOL_SLICE; i++) {
-		chunk = m.slice_first[t] + (start + i) % POOL_SLICE;
+	for (i = 0; i < m.slice_n[t]; i++) {
+		chunk = m.slice_first[t] + (start + i) % m.slice_n[t];
 		if (m.app[chunk])
 			continue;
 		m.app[chunk] = 1;
@@ -623,7 +624,7 @@ static void step_delete(unsigned t)
 
 static void hold_end(struct hold *h)
 {
-	if (!has_value(h->rec, &m.keys[0], h->id, h->len) && m.o.kind != STORE_TREE)
+	if (!has_value(h->rec, h->key, h->id, h->len))
 		fault("a record has changed while it was held");
 	store_rec_put(thread(h->thread), h->rec);
 	h->rec = NULL;
@@ -652,7 +653,7 @@ static void step_get(unsigned t)
 		return;
 	if (!has_value(rec, key, key->acked.id, key->acked.len))
 		fault("get has found another value");
-	*h = (struct hold){ rec, t, key->acked.id, key->acked.len };
+	*h = (struct hold){ rec, key, t, key->acked.id, key->acked.len };
 }
 
 static void acknowledge(unsigned t)
@@ -761,9 +762,10 @@ static void start_nic(void)
 {
 	uint32_t t, i;
 
-	for (t = 0; m.o.pool && t < THREADS; t++) {
+	memset(m.app, 0, sizeof(m.app));
+	for (t = 0; m.o.pool && t < m.o.threads; t++) {
 		m.rx_chunk[t] = 0;
-		for (i = 0; i < POOL_SLICE; i++) {
+		for (i = 0; i < m.slice_n[t]; i++) {
 			m.app[m.slice_first[t] + i] = 1;
 			hold_ends(t, m.slice_first[t] + i);
 		}
@@ -778,11 +780,24 @@ static void close_store(void)
 	m.s = NULL;
 }
 
+/* As many threads as there are logs, or fewer; all of the pool is theirs, or not. */
+static void choose_threads(void)
+{
+	uint32_t n = THREADS * POOL_SLICE, t;
+
+	m.o.threads = below(2) ? THREADS : 1 + below(THREADS);
+	for (t = 0; t < m.o.threads; t++) {
+		m.slice_n[t] = below(4) ? n / m.o.threads : POOL_SLICE;
+		m.slice_first[t] = 1 + t * (n / m.o.threads);
+	}
+}
+
 static void recover(void)
 {
 	struct store_report r;
 	uint32_t i;
 
+	choose_threads();
 	m.s = memory_open(&m.layout, &m.o, (char *)image, &io_sim, &r);
 	if (!m.s) {
 		fault("recovery failed");
@@ -824,7 +839,7 @@ static void process_kill(void)
 
 static void step(void)
 {
-	unsigned t = below(THREADS), what = below(100);
+	unsigned t = below(m.o.threads), what = below(100);
 
 	if (below(150) == 0)
 		process_kill();
@@ -850,11 +865,14 @@ static void quiesce(void)
 	for (i = 0; i < HOLDS; i++)
 		if (m.holds[i].rec)
 			hold_end(&m.holds[i]);
-	for (i = 0; i < 3 * THREADS && !sim.cut; i++) {
-		step_commit(i % THREADS);
+	/* More than once: a record may go from owner to owner. */
+	for (i = 0; i < 8 * m.o.threads && !sim.cut; i++) {
+		t = i % m.o.threads;
+		if (i < m.o.threads)
+			step_commit(t);
 		if (!sim.cut)
-			store_idle(thread(i % THREADS));
-		take_fills(i % THREADS);
+			store_idle(thread(t));
+		take_fills(t);
 	}
 	if (!sim.cut && !space_is_whole(m.s))
 		fault("slots or chunks are lost or used twice at the end");
@@ -881,8 +899,6 @@ static void make_keys(void)
 /* A new, empty store. */
 static void format(enum store_kind kind, bool zero_copy, bool wrap)
 {
-	unsigned t;
-
 	if (m.s)
 		close_store();
 	memset(&m, 0, sizeof(m));
@@ -891,10 +907,6 @@ static void format(enum store_kind kind, bool zero_copy, bool wrap)
 	m.o = (struct store_opts){ .kind = kind, .threads = THREADS, .wrap = wrap };
 	sim.size = THREADS * memory_log_bytes(&m.layout);
 	if (zero_copy) {
-		for (t = 0; t < THREADS; t++) {
-			m.slice_first[t] = 1 + t * POOL_SLICE;
-			m.slice_n[t] = POOL_SLICE;
-		}
 		m.pool = (struct store_pool){ (char *)image + sim.size, POOL_CHUNK,    1,
 					      THREADS * POOL_SLICE,	m.slice_first, m.slice_n };
 		m.o.pool = &m.pool;
@@ -919,7 +931,7 @@ static void run_to_cut(void)
 			m.full = false;
 			if (m.o.kind == STORE_WAL)
 				sim.cut_at = sim.events + 1;
-			step_commit(below(THREADS));
+			step_commit(below(m.o.threads));
 		}
 	}
 }

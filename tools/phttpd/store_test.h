@@ -206,7 +206,8 @@ static inline bool space_is_whole(struct store *s)
 	for (i = 0; i < n; i++)
 		sp.ok &= space_log_is_whole(&sp, &s->logs[i]);
 	for (i = 0; i < s->pool.n_rx; i++)
-		sp.ok &= s->pool_chunks[i].extents == sp.extents[n][i];
+		sp.ok &= s->pool_chunks[i].owner == NO_OWNER ||
+			 s->pool_chunks[i].extents == sp.extents[n][i];
 	for (i = 0; i <= n; i++) {
 		free(sp.used[i]);
 		free(sp.extents[i]);
