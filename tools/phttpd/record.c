@@ -81,6 +81,11 @@ void store_rec_put(struct store_thread *t, struct store_rec *rec)
 		rec_retire(t, rec);
 }
 
+void store_rec_get(struct store_rec *rec)
+{
+	atomic_fetch_add_explicit(&rec->refs, 1, memory_order_relaxed);
+}
+
 /* What a drain has returned: after a failure nothing more is accepted. */
 static int drained(struct store_thread *t, int err)
 {
@@ -459,7 +464,7 @@ int store_get(struct store_thread *t, const void *key, size_t klen, struct store
 	else if (state == REC_STAGED || state == REC_DELETING)
 		err = wait_error(s);
 	else
-		atomic_fetch_add_explicit(&rec->refs, 1, memory_order_relaxed);
+		store_rec_get(rec);
 	index_unlock(s, number);
 	if (err)
 		return err;
@@ -603,4 +608,10 @@ int store_idle(struct store_thread *t)
 		return err;
 	finish_cleaning(t);
 	return 1;
+}
+
+bool store_pending(const struct store_thread *t)
+{
+	return t->staged.n || t->cleaning.n ||
+	       atomic_load_explicit(&t->handed, memory_order_relaxed);
 }

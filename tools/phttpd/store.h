@@ -153,6 +153,8 @@ void store_put_abort(struct store_thread *t, struct store_put *p);
 int store_get(struct store_thread *t, const void *key, size_t klen, struct store_rec **rec);
 int store_delete(struct store_thread *t, const void *key, size_t klen);
 void store_rec_put(struct store_thread *t, struct store_rec *rec);
+/* Who holds a record may hold it once more, for another store_rec_put(). */
+void store_rec_get(struct store_rec *rec);
 
 /* The value: how long, and piece by piece; false after the last. */
 uint64_t store_rec_len(const struct store_rec *rec);
@@ -167,6 +169,9 @@ bool store_rec_next(struct store_thread *t, struct store_pieces *p);
 int store_commit(struct store_thread *t);
 /* To be called before sleeping, after store_commit(): the rest of the cleaning. Results as above. */
 int store_idle(struct store_thread *t);
+
+/* Whether store_commit() or store_idle() would have something to do. */
+bool store_pending(const struct store_thread *t);
 
 /*
  * A hold of the application on a chunk of its slice ends (all its bytes were

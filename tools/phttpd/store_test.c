@@ -262,7 +262,9 @@ static void test_rules(void)
 	t = t0();
 	CHECK(get_is(t, "a", 1, 10) == -ENOENT);
 	CHECK(store_delete(t, "a", 1) == -ENOENT);
+	CHECK(!store_pending(t));
 	CHECK(put(t, "a", 1, 700) == 0);
+	CHECK(store_pending(t));
 	/* staged: everybody waits */
 	CHECK(get_is(t, "a", 1, 700) == -EAGAIN);
 	CHECK(store_delete(t, "a", 1) == -EAGAIN);
@@ -276,7 +278,9 @@ static void test_rules(void)
 	CHECK(put(t, "a", 3, 5) == -EAGAIN);
 	CHECK(store_delete(t, "a", 1) == -EAGAIN);
 	CHECK(store_commit(t) == 0);
+	CHECK(store_pending(t));
 	CHECK(store_idle(t) == 1);
+	CHECK(!store_pending(t));
 	CHECK(store_idle(t) == 0);
 	/* deleted while somebody holds it */
 	CHECK(store_get(t, "a", 1, &rec) == 0);
@@ -433,7 +437,9 @@ static void test_pool(void)
 	CHECK(store_get(t0(), "k", 1, &rec) == 0);
 	CHECK(store_rec_first(t0(), rec, &pc) && pc.addr == pool_bytes + 356 && pc.in_pool);
 	CHECK(store_rec_next(t0(), &pc) && pc.len == 244 && !store_rec_next(t0(), &pc));
+	store_rec_get(rec);
 	CHECK(store_delete(t0(), "k", 1) == 0 && store_commit(t0()) == 1);
+	store_rec_put(t0(), rec);
 	CHECK(store_take_fills(t0(), chunks, 10) == 0);
 	store_rec_put(t0(), rec);
 	CHECK(store_take_fills(t0(), chunks, 1) == 1 && store_take_fills(t0(), chunks + 1, 9) == 1);
