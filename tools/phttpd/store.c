@@ -331,6 +331,10 @@ static int finish_making(struct opening *op)
 		}
 		return 0;
 	}
+	for (i = promised; i < STORE_THREADS_MAX; i++) {
+		log_name(name, i, true);
+		unlinkat(op->dir_fd, name, 0);
+	}
 	return promised ? rename_logs(op, 0, promised) : 0;
 }
 
@@ -428,18 +432,30 @@ static int make_logs(struct opening *op)
 /* ------------------------------------------------------------------------- */
 /* Opening */
 
+/* A directory that was just made is to be found again, too. */
+static int sync_parent(struct opening *op)
+{
+	int fd = openat(op->dir_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int err = fd < 0 || fsync(fd) ? errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return err ? refuse(op, -err, "%s/..: %s", op->o->dir, strerror(err)) : 0;
+}
+
 static int open_dir(struct opening *op)
 {
 	const char *dir = op->o->dir;
+	bool made = !op->o->check && !mkdir(dir, 0700);
 
-	if (!op->o->check && mkdir(dir, 0700) && errno != EEXIST)
+	if (!made && !op->o->check && errno != EEXIST)
 		return refuse(op, -errno, "cannot make %s: %s", dir, strerror(errno));
 	op->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (op->dir_fd < 0)
 		return refuse(op, -errno, "%s: %s", dir, strerror(errno));
 	if (flock(op->dir_fd, LOCK_EX | LOCK_NB))
 		return refuse(op, -EBUSY, "%s is in use by another process", dir);
-	return 0;
+	return made ? sync_parent(op) : 0;
 }
 
 static int map_log(struct opening *op, unsigned i)
