@@ -121,11 +121,15 @@ void log_attach(struct log *l, char *base, size_t bytes, int fd)
 	l->data = base + LOG_HEADER + l->n_slots * sizeof(struct slot);
 }
 
-/* A slot is bound to its store and place: a copy elsewhere is not valid. Never 0. */
+/*
+ * A slot is bound to its store and place: a copy elsewhere is not valid. Never 0.
+ * (XXH3 takes a quarter of XXH64's instructions for so few bytes.)
+ */
 uint64_t slot_sum(const struct store *s, const struct log *l, uint32_t i, const struct slot *slot)
 {
 	uint64_t place = (uint64_t)l->number << 32 | i;
-	uint64_t sum = XXH64(&slot->seq, sizeof(*slot) - sizeof(slot->sum), s->id ^ place);
+	uint64_t sum =
+		XXH3_64bits_withSeed(&slot->seq, sizeof(*slot) - sizeof(slot->sum), s->id ^ place);
 
 	return sum ? sum : 1;
 }
@@ -223,10 +227,10 @@ struct store_rec *rec_new(struct store_thread *t)
 		b = aligned_alloc(64, sizeof(*b));
 		if (!b)
 			return NULL;
-		memset(b, 0, sizeof(*b));
 		b->next = t->blocks;
 		t->blocks = b;
 		for (i = REC_BLOCK - 1; i >= 0; i--) {
+			b->recs[i].n_ext = 0;
 			b->recs[i].next = t->free_recs;
 			t->free_recs = &b->recs[i];
 		}
