@@ -298,7 +298,7 @@ int store_put_begin(struct store_thread *t, struct store_put *p, const void *key
 		return -EINVAL;
 	if (kind == STORE_TREE && size < TREE_KEY)
 		return -EINVAL;
-	if (is_too_big(t, size) || is_too_big(t, size + klen))
+	if (size != STORE_SIZE_UNKNOWN && (is_too_big(t, size) || is_too_big(t, size + klen)))
 		return -EFBIG;
 	p->rec = rec_new(t);
 	if (!p->rec)
@@ -306,7 +306,7 @@ int store_put_begin(struct store_thread *t, struct store_put *p, const void *key
 	p->rec->log = t->log->number;
 	p->rec->klen = klen;
 	p->rec->key = kind == STORE_KV ? XXH64(key, klen, t->s->id) : 0;
-	p->size = klen + size;
+	p->size = size == STORE_SIZE_UNKNOWN ? size : klen + size;
 	p->got = klen;
 	XXH64_reset(&p->sum, t->s->id);
 	if (klen) {
@@ -334,6 +334,8 @@ int store_put_add(struct store_thread *t, struct store_put *p, const void *data,
 
 	if (len > p->size - p->got)
 		return -EINVAL;
+	if (is_too_big(t, p->got + len))
+		return -EFBIG;
 	if (!len)
 		return 0;
 	chunk = chunk_of(t, data);
@@ -400,7 +402,9 @@ int store_put_end(struct store_thread *t, struct store_put *p)
 	struct store_rec *rec = p->rec, *old = NULL;
 	int err;
 
-	if (p->got != p->size)
+	if (p->size != STORE_SIZE_UNKNOWN && p->got != p->size)
+		return -EINVAL;
+	if (t->s->opts.kind == STORE_TREE && p->got < TREE_KEY)
 		return -EINVAL;
 	if (has_failed(t->s))
 		return -EIO;
@@ -409,7 +413,7 @@ int store_put_end(struct store_thread *t, struct store_put *p)
 		return err;
 	if (!batch_reserve(t))
 		return -ENOMEM;
-	rec->bytes = p->size;
+	rec->bytes = p->got;
 	atomic_init(&rec->refs, 1);
 	atomic_init(&rec->verified, 1);
 	atomic_init(&rec->state, REC_STAGED);
@@ -503,6 +507,11 @@ int store_delete(struct store_thread *t, const void *key, size_t klen)
 	rec_clear_slots(t, rec);
 	t->staged.v[t->staged.n++] = (struct op){ NULL, rec };
 	return 0;
+}
+
+size_t store_rec_key(struct store_thread *t, const struct store_rec *rec, char *key)
+{
+	return rec_key(t->s, rec, key);
 }
 
 uint64_t store_rec_len(const struct store_rec *rec)

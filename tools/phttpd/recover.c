@@ -421,3 +421,50 @@ void store_verify(struct store *s, struct store_report *r)
 	r->corrupt = v.corrupt;
 	r->seconds += now() - start;
 }
+
+struct walk {
+	struct store_rec **recs;
+	uint64_t n, cap; /* with cap 0 only counted */
+};
+
+static void walk_record(struct store_rec *rec, void *arg)
+{
+	struct walk *w = arg;
+
+	if (w->n < w->cap)
+		w->recs[w->n] = rec;
+	w->n++;
+}
+
+static uint64_t seq_of(const struct store *s, const struct store_rec *rec)
+{
+	return s->logs[rec->log].slots[rec->slot].seq;
+}
+
+static int compare_seq(const void *a, const void *b, void *s)
+{
+	uint64_t x = seq_of(s, *(struct store_rec *const *)a);
+	uint64_t y = seq_of(s, *(struct store_rec *const *)b);
+
+	return x < y ? -1 : x > y;
+}
+
+int store_walk(struct store *s, void (*visit)(void *arg, uint64_t seq, const struct store_rec *rec),
+	       void *arg)
+{
+	struct walk w = { .n = 0 };
+	uint64_t i;
+
+	index_each(s, walk_record, &w);
+	w.cap = w.n;
+	w.n = 0;
+	w.recs = malloc((w.cap + 1) * sizeof(*w.recs));
+	if (!w.recs)
+		return -ENOMEM;
+	index_each(s, walk_record, &w);
+	qsort_r(w.recs, w.n, sizeof(*w.recs), compare_seq, s);
+	for (i = 0; i < w.n; i++)
+		visit(arg, seq_of(s, w.recs[i]), rec_verify(s, w.recs[i]) ? w.recs[i] : NULL);
+	free(w.recs);
+	return 0;
+}

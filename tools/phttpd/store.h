@@ -51,8 +51,9 @@
 #include <stdint.h>
 #include <xxhash.h>
 
-#define STORE_KEY_MAX	  255
-#define STORE_THREADS_MAX 64
+#define STORE_KEY_MAX	   255
+#define STORE_SIZE_UNKNOWN UINT64_MAX /* for store_put_begin() */
+#define STORE_THREADS_MAX  64
 
 enum store_kind {
 	STORE_WAL = 1, /* records in the order they came; no keys */
@@ -101,7 +102,7 @@ struct store_rec;
 /* A record being put: embed it where the request is. Private. */
 struct store_put {
 	struct store_rec *rec; /* NULL: none under way */
-	uint64_t size;	       /* announced: key and value */
+	uint64_t size;	       /* announced: key and value; or STORE_SIZE_UNKNOWN */
 	uint64_t got;
 	uint64_t key;
 	XXH64_state_t sum;
@@ -133,6 +134,13 @@ void store_close(struct store *s);
 void store_verify(struct store *s, struct store_report *r);
 
 /*
+ * Visit all records by age, before threads work with the store. A NULL for rec: it
+ * does not match its checksum. Returns 0 or -ENOMEM.
+ */
+int store_walk(struct store *s, void (*visit)(void *arg, uint64_t seq, const struct store_rec *rec),
+	       void *arg);
+
+/*
  * A record of klen bytes of key (KV, else 0) and size bytes of value. The key is
  * copied. If begin fails there is nothing to abort. Data of add that lies in the
  * pool stays there and is referred to (it must be in one chunk, and the caller
@@ -155,6 +163,9 @@ int store_delete(struct store_thread *t, const void *key, size_t klen);
 void store_rec_put(struct store_thread *t, struct store_rec *rec);
 /* Who holds a record may hold it once more, for another store_rec_put(). */
 void store_rec_get(struct store_rec *rec);
+
+/* A KV's key, into a buffer of STORE_KEY_MAX bytes; its length, for other kinds 0. */
+size_t store_rec_key(struct store_thread *t, const struct store_rec *rec, char *key);
 
 /* The value: how long, and piece by piece; false after the last. */
 uint64_t store_rec_len(const struct store_rec *rec);

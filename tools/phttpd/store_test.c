@@ -296,12 +296,17 @@ static void test_rules(void)
 	CHECK(store_put_begin(t, &p, "", 0, 1) == -EINVAL);
 	CHECK(store_put_begin(t, &p, "a", 256, 1) == -EINVAL);
 	CHECK(store_put_begin(t, &p, "a", 1, 64 * 512) == -EFBIG);
-	CHECK(store_put_begin(t, &p, "a", 1, UINT64_MAX) == -EFBIG);
+	CHECK(store_put_begin(t, &p, "a", 1, UINT64_MAX - 1) == -EFBIG);
 	CHECK(store_put_begin(t, &p, "a", 1, 4) == 0);
 	CHECK(store_put_add(t, &p, "12345", 5) == -EINVAL);
 	CHECK(store_put_add(t, &p, "123", 3) == 0);
 	CHECK(store_put_end(t, &p) == -EINVAL);
 	store_put_abort(t, &p);
+	CHECK(store_put_begin(t, &p, "a", 1, STORE_SIZE_UNKNOWN) == 0);
+	CHECK(store_put_add(t, &p, "12345", 5) == 0);
+	CHECK(store_put_end(t, &p) == 0);
+	CHECK(store_commit(t) == 1);
+	CHECK(store_delete(t, "a", 1) == 0 && store_commit(t) == 1);
 	CHECK(space_is_whole(st));
 	close_it();
 }
