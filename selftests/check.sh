@@ -17,7 +17,7 @@ set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-fast=(build style unit)
+fast=(build style unit store)
 # The first VM of a kernel has DKMS build the module, which the second one finds: not both at the same time.
 all=("${fast[@]}" vm-{6.12,6.1}-ixgbe vm-{6.12,6.1}-virtio demo)
 
@@ -53,6 +53,7 @@ run_step() {
 	build) make lib tools abi && make -C lib check && make -C tools/phttpd check && make -C selftests ;;
 	style) selftests/style.sh ;;
 	unit) make -s -C selftests unit && make -s -C tools/phttpd sim ;;
+	store) unshare --map-root-user --net selftests/net.sh --no-module ;;
 	vm-* | rate-*) run_in_vm "$1" ;;
 	demo) selftests/demo.sh ;;
 	*) echo "no step $1"; return 1 ;;

@@ -9,7 +9,8 @@
  *
  * What cannot go on waits in one of two lists: TODO is tried in every round,
  * for those whose segments found no room in the tx ring; STUCK after rounds
- * with completions, for those whose session found no room to answer.
+ * with completions, for those whose session found no room to answer or, in every
+ * round, waits for the store.
  *
  * A peer that sends and does not take the answers would in the end have all
  * chunks of the queue. So a connection with many holds is stopped, by a quota
@@ -102,6 +103,7 @@ static void fill(struct queue *q, uint32_t chunk)
 	}
 }
 
+/* The last one gives the chunk back, unless a record of the store is in it. */
 static void hold_put(struct hold *h)
 {
 	struct conn *c = h->conn;
@@ -109,12 +111,24 @@ static void hold_put(struct hold *h)
 
 	if (--h->refs)
 		return;
-	fill(q, h->chunk);
+	if (!q->keep || !store_keep(q->keep, h->chunk))
+		fill(q, h->chunk);
 	h->next = q->free_holds;
 	q->free_holds = h;
 	c->holds--;
 	if (c->stopped && !c->dead && c->holds <= q->holds_max / 2)
 		conn_set_stopped(c, false);
+}
+
+/* Give back what the store does not need any more. */
+void conns_fill(struct queue *q)
+{
+	uint32_t chunks[64];
+	int i, n;
+
+	while (q->keep && (n = store_take_fills(q->keep, chunks, 64)) > 0)
+		for (i = 0; i < n; i++)
+			fill(q, chunks[i]);
 }
 
 /* ------------------------------------------------------------------------- */
@@ -172,6 +186,8 @@ static void seg_free(struct queue *q, struct seg *s)
 	}
 	if (s->kind == SEG_ECHO)
 		hold_put(s->hold);
+	else if (s->kind == SEG_RECORD)
+		store_rec_put(q->keep, s->rec);
 	s->next = q->free_segs;
 	q->free_segs = s;
 }
@@ -235,11 +251,29 @@ static bool sink_echo(struct session *session, const char *data, size_t len)
 	return true;
 }
 
+static bool sink_record(struct session *session, struct store_rec *rec, const char *data,
+			size_t len)
+{
+	struct conn *c = (struct conn *)session;
+	struct seg *s;
+
+	if (c->segs >= CONN_SEGS)
+		return false;
+	store_rec_get(rec);
+	s = seg_new(c, SEG_RECORD);
+	s->rec = rec;
+	s->chunk = paste_chunk(c->q->ctx, data);
+	s->off = data - (char *)paste_addr(c->q->ctx, s->chunk, 0);
+	s->len = len;
+	return true;
+}
+
 const struct sink paste_sink = {
 	.reserve = sink_reserve,
 	.commit = sink_commit,
 	.pattern = sink_pattern,
 	.echo = sink_echo,
+	.record = sink_record,
 };
 
 /* ------------------------------------------------------------------------- */
@@ -337,6 +371,7 @@ static void drop_output(struct conn *c)
 static void conn_die(struct conn *c)
 {
 	c->dead = true;
+	session_exit(&c->q->w->serve, &c->s);
 	drop_input(c);
 	drop_output(c);
 	conn_enlist(c, LIST_NONE);
@@ -566,7 +601,6 @@ void conns_work(struct queue *q)
 		if (c == last)
 			break;
 	}
-	paste_tx_submit(&q->pq);
 }
 
 /* ------------------------------------------------------------------------- */

@@ -9,7 +9,7 @@
  * for one write, bodies by reference.
  *
  * Buffers belong to the thread. A connection takes them along only when its
- * answers do not fit into the socket.
+ * answers do not fit into the socket, or the store makes it wait.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -53,6 +53,8 @@ struct conn {
 	bool closing; /* close when everything is written */
 	bool linger;  /* the same, but read on for a while */
 	size_t lingered;
+	bool waits; /* in the loop's list, for the store */
+	LIST_ENTRY(conn) wait_link;
 };
 
 struct loop {
@@ -60,9 +62,11 @@ struct loop {
 	int epfd;
 	bool accepting; /* the listener is in epfd */
 	LIST_HEAD(, conn) conns;
-	struct io *io; /* of the connection at hand */
+	LIST_HEAD(, conn) waiting; /* until a thread has committed */
+	struct io *io;		   /* of the connection at hand */
 	struct io *free;
 	char *pattern[PATTERNS];
+	int err; /* the loop has to end */
 };
 
 /* ------------------------------------------------------------------------- */
@@ -147,7 +151,7 @@ static bool sink_echo(struct session *s, const char *data, size_t len)
 	return true;
 }
 
-static const struct sink epoll_sink = {
+const struct sink epoll_sink = {
 	.reserve = sink_reserve,
 	.commit = sink_commit,
 	.pattern = sink_pattern,
@@ -237,19 +241,38 @@ static int fill(struct conn *c, struct io *io)
 	return 1;
 }
 
+/* What was answered is durable: 0, -EBUSY if the session has to wait for another thread, or an error. */
+static int commit(struct loop *l)
+{
+	struct serve *sv = &l->w->serve;
+	bool waiting = sv->waiting;
+	int again = serve_commit(sv, waiting);
+
+	sv->waiting = false;
+	if (again < 0)
+		return l->err = again;
+	return waiting && !again ? -EBUSY : 0;
+}
+
 /*
- * Go on as far as possible: 0 or -EAGAIN to be called again with the next
- * event, with the buffers as they are with -EAGAIN; else the connection is over.
+ * Go on as far as possible: 0, or -EAGAIN or -EBUSY to be called again, with the
+ * buffers as they are, with the next event or soon; else the connection is over.
  */
 static int progress(struct loop *l, struct conn *c, struct io *io)
 {
+	int err, wait = 0;
 	bool last = false;
-	int err;
 
 	for (;;) {
+		if (l->w->serve.store)
+			wait = commit(l);
+		if (wait && wait != -EBUSY)
+			return wait;
 		err = flush(c, io);
 		if (err)
 			return err;
+		if (wait)
+			return wait;
 		if (c->closing)
 			return -ECONNRESET;
 		if (c->linger)
@@ -282,6 +305,7 @@ static void conn_close(struct loop *l, struct conn *c)
 {
 	if (c->io)
 		io_put(l, c->io);
+	session_exit(&l->w->serve, &c->s);
 	LIST_REMOVE(c, link);
 	close(c->fd);
 	free(c);
@@ -292,11 +316,19 @@ static void conn_event(struct loop *l, struct conn *c, uint32_t events)
 	struct io *mine = l->io;
 	int err;
 
+	if (c->waits)
+		LIST_REMOVE(c, wait_link);
+	c->waits = false;
 	if (c->io)
 		l->io = c->io;
 	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		c->ends = true;
 	err = progress(l, c, l->io);
+	if (err == -EBUSY) {
+		c->waits = true;
+		LIST_INSERT_HEAD(&l->waiting, c, wait_link);
+		err = -EAGAIN;
+	}
 	if (err == -EAGAIN && !c->io) {
 		c->io = l->io;
 		mine = io_get(l);
@@ -358,11 +390,38 @@ static void accept_all(struct loop *l)
 	}
 }
 
+/* What waits for the store comes back to the head of the list, if it does. */
+static void wake_waiting(struct loop *l)
+{
+	struct conn *c, *next;
+
+	for (c = LIST_FIRST(&l->waiting); c; c = next) {
+		next = LIST_NEXT(c, wait_link);
+		conn_event(l, c, 0);
+	}
+}
+
+/* Sleeps only when nothing is left to do; the store's last cleaning is. */
+static int wait_for_events(struct loop *l, struct epoll_event *events)
+{
+	struct store_thread *store = l->w->serve.store;
+	bool busy = !LIST_EMPTY(&l->waiting) || (store && store_pending(store));
+	int n, again;
+
+	n = epoll_wait(l->epfd, events, EVENTS, busy ? 0 : (int)l->w->opt->wait_ms);
+	if (n || !busy)
+		return n;
+	again = serve_commit(&l->w->serve, true);
+	if (again < 0)
+		l->err = again;
+	return 0;
+}
+
 static int loop_once(struct loop *l, struct epoll_event *events)
 {
 	int i, n;
 
-	n = epoll_wait(l->epfd, events, EVENTS, l->w->opt->wait_ms);
+	n = wait_for_events(l, events);
 	if (n < 0)
 		return errno == EINTR ? 0 : -errno;
 	if (n)
@@ -375,7 +434,8 @@ static int loop_once(struct loop *l, struct epoll_event *events)
 		else
 			accept_all(l);
 	}
-	return 0;
+	wake_waiting(l);
+	return l->err;
 }
 
 static int loop_init(struct loop *l, struct worker *w)
@@ -384,7 +444,6 @@ static int loop_init(struct loop *l, struct worker *w)
 
 	memset(l, 0, sizeof(*l));
 	l->w = w;
-	serve_init(&w->serve, &epoll_sink, w->opt->body, w->opt->static_head, w->opt->verify);
 	for (i = 0; i < PATTERNS; i++) {
 		l->pattern[i] = malloc(PATTERN_SIZE);
 		if (!l->pattern[i])
@@ -392,6 +451,7 @@ static int loop_init(struct loop *l, struct worker *w)
 		pattern_fill(i, l->pattern[i], PATTERN_SIZE);
 	}
 	LIST_INIT(&l->conns);
+	LIST_INIT(&l->waiting);
 	l->io = io_get(l);
 	fcntl(w->listener, F_SETFL, O_NONBLOCK);
 	l->epfd = epoll_create1(EPOLL_CLOEXEC);

@@ -91,19 +91,20 @@ static const char *go(struct http_parser *p, const char *s, int state)
 	return s;
 }
 
-/* Append what lies from s to end to a word of len bytes; what does not fit is counted. */
-static unsigned word_add(char *word, unsigned len, const char *s, const char *end)
+/* Append what lies from s to end to a word of len < max bytes; what does not fit is counted. */
+static inline unsigned word_add(char *word, unsigned len, unsigned max, const char *s,
+				const char *end)
 {
-	size_t n = end - s, room = HTTP_WORD_MAX - 1 - len;
+	size_t n = end - s, room = max - 1 - len;
 
-	if (len < HTTP_WORD_MAX)
+	if (len < max)
 		memcpy(word + len, s, n < room ? n : room);
 	return len + n;
 }
 
 static void token_add(struct http_parser *p, const char *s, const char *end)
 {
-	p->token_len = word_add(p->token, p->token_len, s, end);
+	p->token_len = word_add(p->token, p->token_len, HTTP_WORD_MAX, s, end);
 }
 
 static inline bool token_is(const struct http_parser *p, const char *word)
@@ -128,6 +129,10 @@ static const char *method_end(struct http_parser *p, const char *s)
 		p->method = HTTP_HEAD;
 	else if (token_is(p, "POST"))
 		p->method = HTTP_POST;
+	else if (token_is(p, "PUT"))
+		p->method = HTTP_PUT;
+	else if (token_is(p, "DELETE"))
+		p->method = HTTP_DELETE;
 	else
 		return bad(p, s, p->token_len ? 501 : 400);
 	return go(p, s + 1, ST_TARGET);
@@ -151,12 +156,12 @@ static const char *st_target(struct http_parser *p, const char *s, const char *e
 	const char *from = s;
 
 	s = skip(s, end, TARGET);
-	p->target_len = word_add(p->target, p->target_len, from, s);
+	p->target_len = word_add(p->target, p->target_len, HTTP_TARGET_MAX, from, s);
 	if (s == end)
 		return s;
 	if (*s != ' ' || !p->target_len)
 		return bad(p, s, 400);
-	p->target[p->target_len < HTTP_WORD_MAX ? p->target_len : HTTP_WORD_MAX - 1] = 0;
+	p->target[p->target_len < HTTP_TARGET_MAX ? p->target_len : HTTP_TARGET_MAX - 1] = 0;
 	return go(p, s + 1, ST_VERSION);
 }
 

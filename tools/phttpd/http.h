@@ -14,13 +14,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define HTTP_HEAD_MAX 16384 /* bytes of a request line and its headers */
-#define HTTP_WORD_MAX 128   /* of a target, name or value so many are kept, with a zero */
+#define HTTP_HEAD_MAX	16384 /* bytes of a request line and its headers */
+#define HTTP_TARGET_MAX 260   /* of a target so many are kept, with a zero */
+#define HTTP_WORD_MAX	128   /* the same of a name or a value */
 
 enum http_method {
 	HTTP_GET,
 	HTTP_HEAD,
-	HTTP_POST
+	HTTP_POST,
+	HTTP_PUT,
+	HTTP_DELETE
 };
 
 enum http_event {
@@ -36,11 +39,11 @@ struct http_parser {
 	enum http_method method;
 	bool old; /* HTTP/1.0 */
 	bool keep_alive;
-	bool chunked;		    /* else length is valid */
-	bool expect;		    /* the client waits for 100 (Continue) */
-	uint64_t length;	    /* of the body */
-	unsigned target_len;	    /* may be more than what was kept */
-	char target[HTTP_WORD_MAX]; /* zero-terminated */
+	bool chunked;		      /* else length is valid */
+	bool expect;		      /* the client waits for 100 (Continue) */
+	uint64_t length;	      /* of the body */
+	unsigned target_len;	      /* may be more than what was kept */
+	char target[HTTP_TARGET_MAX]; /* zero-terminated */
 
 	/* the event */
 	const char *body; /* HTTP_EV_BODY: in the caller's buffer */

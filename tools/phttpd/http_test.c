@@ -13,9 +13,11 @@
 
 #include "http.h"
 
-#define HOST "Host: h\r\n"
+#define HOST  "Host: h\r\n"
+#define KEY51 "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNO"
+#define KEY   KEY51 KEY51 KEY51 KEY51 KEY51 /* 255 bytes */
 
-static const char *const methods[] = { "GET", "HEAD", "POST" };
+static const char *const methods[] = { "GET", "HEAD", "POST", "PUT", "DELETE" };
 
 struct test {
 	const char *name, *in, *out;
@@ -38,6 +40,23 @@ static const struct test tests[] = {
 	  "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: Chunked\r\n\r\n"
 	  "3\r\nabc\r\n00a;x=y\r\n0123456789\r\n0\r\nX: y\r\n\r\nGET / HTTP/1.1\r\n" HOST "\r\n",
 	  "POST / k c\nabc0123456789.GET / k\n." },
+	{ "put", "PUT /kv/a HTTP/1.1\r\n" HOST "Content-Length: 3\r\n\r\nabc",
+	  "PUT /kv/a k 3\nabc." },
+	{ "put_empty", "PUT /kv/a HTTP/1.1\r\n" HOST "Content-Length: 0\r\n\r\n",
+	  "PUT /kv/a k\n." },
+	{ "put_chunked",
+	  "PUT /kv/a HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+	  "PUT /kv/a k c\nabc." },
+	{ "put_expect",
+	  "PUT /kv/a HTTP/1.1\r\n" HOST "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
+	  "PUT /kv/a k 1 e\nx." },
+	{ "delete", "DELETE /kv/a HTTP/1.1\r\n" HOST "\r\nGET / HTTP/1.1\r\n" HOST "\r\n",
+	  "DELETE /kv/a k\n.GET / k\n." },
+	{ "delete_with_body", "DELETE /kv/a HTTP/1.1\r\n" HOST "Content-Length: 1\r\n\r\nx",
+	  "DELETE /kv/a k 1\nx." },
+	{ "long_target", "GET /kv/" KEY " HTTP/1.1\r\n" HOST "\r\n", "GET /kv/" KEY " k\n." },
+	{ "target_too_long", "GET /kv/" KEY "x HTTP/1.1\r\n" HOST "\r\n", "GET /kv/" KEY " k\n." },
+	{ "methods_are_case_sensitive", "put / HTTP/1.1\r\n", "!501" },
 	{ "expect", "POST / HTTP/1.1\r\n" HOST "Expect: 100-Continue\r\nContent-Length: 1\r\n\r\nx",
 	  "POST / k 1 e\nx." },
 	{ "expect_other", "POST / HTTP/1.1\r\n" HOST "Expect: 1\r\n", "!417" },

@@ -24,7 +24,15 @@
 
 #include "phttpd.h"
 
-#define BACKLOG 4096
+#define BACKLOG	    4096
+#define STORE_BYTES (64 << 20)
+
+/* Options that have no letter. */
+enum {
+	OPTION_WRAP = 256,
+	OPTION_RECOVER_ONLY,
+	OPTION_DUMP
+};
 
 atomic_bool stopping;
 
@@ -47,6 +55,19 @@ static const char usage[] =
 	"  -u US      poll the NIC so long before sleeping (0)\n"
 	"  -C N       rx chunks per thread (8192)\n"
 	"  -s BYTES   size of a chunk, 4096 or 2048 (4096)\n"
+	"  -d DIR     keep the bodies of POSTs in this store, as a log\n"
+	"  -B         as a B+tree: the key is the first 8 bytes; GET /tree/HEX16\n"
+	"  -k         a key-value store instead: PUT, GET, DELETE /kv/KEY\n"
+	"  -L MB      size of a store that is made now (64)\n"
+	"  -x         with -i or -n: keep what arrives where it was received; DIR must be on\n"
+	"             persistent memory\n"
+	"  -m         write the store by memory mapping and msync\n"
+	"  -D         fdatasync instead of fsync\n"
+	"  -F         make nothing durable\n"
+	"  -e NS      so much more latency of the medium before answers leave\n"
+	"  --wrap     a full log overwrites its oldest records\n"
+	"  --recover-only  check the store, say what is in it, and exit\n"
+	"  --dump     with --recover-only: print all records\n"
 	"  -S         print the queues' statistics at the end\n"
 	"  -h         this text\n";
 
@@ -101,6 +122,24 @@ static bool set_flag(struct options *o, int option)
 		return o->need_zc = true;
 	case 'S':
 		return o->stats = true;
+	case 'm':
+		return o->mmap = true;
+	case 'D':
+		return o->datasync = true;
+	case 'F':
+		return o->no_flush = true;
+	case 'x':
+		return o->zero_copy = true;
+	case 'B':
+		return o->tree = true;
+	case 'k':
+		return o->kv = true;
+	case OPTION_WRAP:
+		return o->wrap = true;
+	case OPTION_RECOVER_ONLY:
+		return o->recover_only = true;
+	case OPTION_DUMP:
+		return o->dump = true;
 	default:
 		return false;
 	}
@@ -136,6 +175,12 @@ static bool set_number(struct options *o, int option, const char *arg)
 	case 's':
 		o->chunk_size = number(option, arg, 2048, 4096);
 		return true;
+	case 'L':
+		o->store_bytes = number(option, arg, 1, 1 << 24) << 20;
+		return true;
+	case 'e':
+		o->latency_ns = number(option, arg, 0, 1000000000);
+		return true;
 	default:
 		return false;
 	}
@@ -146,6 +191,8 @@ static void set_option(struct options *o, int option)
 	if (option == 'i') {
 		o->paste = true;
 		o->nic = optarg;
+	} else if (option == 'd') {
+		o->dir = optarg;
 	} else if (option == 'h') {
 		fputs(usage, stdout);
 		exit(EXIT_SUCCESS);
@@ -155,8 +202,47 @@ static void set_option(struct options *o, int option)
 	}
 }
 
+/* What cannot go together, in the order in which it is asked. */
+static void check_options(const struct options *o)
+{
+	const struct {
+		bool wrong;
+		const char *why;
+	} rules[] = {
+		{ o->need_zc && !o->nic, "-Z needs -i" },
+		{ o->chunk_size != 2048 && o->chunk_size != 4096,
+		  "-s: a chunk has 2048 or 4096 bytes" },
+		{ o->chunk_size == 2048 && o->chunks % 2,
+		  "-C: two chunks of 2048 bytes are a page, make it even" },
+		{ !o->dir &&
+			  (o->mmap || o->datasync || o->no_flush || o->zero_copy || o->tree ||
+			   o->kv || o->wrap || o->recover_only || o->store_bytes || o->latency_ns),
+		  "-B, -k, -L, -x, -m, -D, -F, -e, --wrap and --recover-only need -d" },
+		{ o->dump && !o->recover_only, "--dump needs --recover-only" },
+		{ o->tree && o->kv, "-B and -k: a store is a tree or has keys, not both" },
+		{ o->wrap && (o->tree || o->kv), "--wrap: only a log has oldest records" },
+		{ o->mmap && o->datasync, "-m uses msync, so -D has no meaning" },
+		{ o->no_flush && o->datasync, "-F flushes nothing, so -D has no meaning" },
+		{ o->zero_copy && (o->mmap || o->datasync),
+		  "-x: persistent memory needs neither -m nor -D" },
+		{ o->zero_copy && !o->paste && !o->recover_only, "-x needs -i or -n" },
+	};
+	unsigned i;
+
+	for (i = 0; i < sizeof(rules) / sizeof(rules[0]); i++)
+		if (rules[i].wrong)
+			reject(rules[i].why);
+}
+
 static void parse_options(struct options *o, int argc, char **argv)
 {
+	static const struct option names[] = {
+		{ "wrap", no_argument, NULL, OPTION_WRAP },
+		{ "recover-only", no_argument, NULL, OPTION_RECOVER_ONLY },
+		{ "dump", no_argument, NULL, OPTION_DUMP },
+		{ NULL, 0, NULL, 0 },
+	};
+	static const char letters[] = "P:6l:cvb:p:a:i:q:Znu:C:s:d:BkL:xmDFe:Sh";
 	int option;
 
 	*o = (struct options){
@@ -168,18 +254,15 @@ static void parse_options(struct options *o, int argc, char **argv)
 		.chunks = 8192,
 		.chunk_size = 4096,
 	};
-	while ((option = getopt(argc, argv, "P:6l:cvb:p:a:i:q:Znu:C:s:Sh")) >= 0)
+	while ((option = getopt_long(argc, argv, letters, names, NULL)) >= 0)
 		set_option(o, option);
 	if (optind < argc) {
 		fprintf(stderr, "phttpd: what is %s?\n%s", argv[optind], usage);
 		exit(EXIT_FAILURE);
 	}
-	if (o->need_zc && !o->nic)
-		reject("-Z needs -i");
-	if (o->chunk_size != 2048 && o->chunk_size != 4096)
-		reject("-s: a chunk has 2048 or 4096 bytes");
-	if (o->chunk_size == 2048 && o->chunks % 2)
-		reject("-C: two chunks of 2048 bytes are a page, make it even");
+	check_options(o);
+	if (!o->store_bytes)
+		o->store_bytes = STORE_BYTES;
 }
 
 /* ------------------------------------------------------------------------- */
@@ -385,10 +468,19 @@ int main(int argc, char **argv)
 	main_thread = pthread_self();
 	raise_limit(RLIMIT_NOFILE);
 	raise_limit(RLIMIT_MEMLOCK);
-	for (i = 0; i < o.threads; i++)
+	if (o.recover_only)
+		return storage_check(&o);
+	for (i = 0; i < o.threads; i++) {
 		workers[i] = (struct worker){ .opt = &o, .index = i };
+		serve_init(&workers[i].serve, o.paste ? &paste_sink : &epoll_sink, o.body,
+			   o.static_head, o.verify);
+	}
 	if (o.paste)
 		paste_server_open(&o, workers);
+	if (o.dir)
+		storage_open(&o, workers);
+	if (o.paste)
+		paste_server_fill(&o, workers);
 	listen_all(&o, workers);
 	if (o.nic)
 		paste_server_bind(&o, workers);
@@ -396,5 +488,7 @@ int main(int argc, char **argv)
 	say_summary(&o, workers);
 	if (o.paste)
 		paste_server_close(&o, workers);
+	if (o.dir)
+		storage_close();
 	return err ? EXIT_FAILURE : EXIT_SUCCESS;
 }

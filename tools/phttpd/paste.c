@@ -85,8 +85,6 @@ static struct queue *queue_open(const struct options *o, struct worker *w,
 	q->w = w;
 	err = paste_queue(&server, &q->pq, &qo);
 	if (!err)
-		err = paste_fill_all(&q->pq);
-	if (!err)
 		err = conns_init(q, slots);
 	if (err)
 		die_text("queue", err);
@@ -107,8 +105,20 @@ void paste_server_open(const struct options *o, struct worker *w)
 	if (err)
 		die("info", err);
 	for (i = 0; i < o->threads; i++) {
-		serve_init(&w[i].serve, &paste_sink, o->body, o->static_head, o->verify);
 		w[i].queue = queue_open(o, &w[i], &info);
+	}
+}
+
+/* All rx chunks but those that records are in. */
+void paste_server_fill(const struct options *o, struct worker *w)
+{
+	unsigned i;
+	int err;
+
+	for (i = 0; i < o->threads; i++) {
+		err = paste_fill_all(&w[i].queue->pq);
+		if (err)
+			die_text("queue", err);
 	}
 }
 
@@ -161,10 +171,33 @@ static int wait_for_more(struct queue *q)
 
 	if (!o->wait_ms)
 		busy_us = BUSY_US;
-	if (q->ring_full)
+	if (q->ring_full || q->hurry)
 		busy_us = wait_us = 0;
 	err = paste_sync(&q->pq, busy_us, wait_us);
 	return err == -EINTR ? 0 : err;
+}
+
+/*
+ * What was answered is durable, then it is sent. When nothing came in this
+ * round the store tidies up, which it would else do with the next batch; so
+ * there is one more round before a sleep if there is something to tidy up.
+ */
+static int end_batch(struct queue *q, bool rest)
+{
+	struct serve *sv = &q->w->serve;
+	int again = sv->store ? serve_commit(sv, rest || sv->waiting) : 0;
+
+	if (again < 0)
+		return again;
+	paste_tx_submit(&q->pq);
+	if (!sv->store)
+		return 0;
+	conns_fill(q);
+	if (sv->waiting)
+		conns_unstick(q);
+	q->hurry = sv->waiting || store_pending(sv->store);
+	sv->waiting = false;
+	return 0;
 }
 
 /* The order of the first two lines matters: see accept.c. */
@@ -172,6 +205,7 @@ static int loop_once(struct queue *q)
 {
 	uint32_t i, n_rx = paste_rx_peek(&q->pq);
 	uint32_t n_comp = paste_comp_peek(&q->pq);
+	int err;
 
 	mail_take(q);
 	for (i = 0; i < n_comp; i++)
@@ -187,7 +221,10 @@ static int loop_once(struct queue *q)
 		q->w->batches++;
 	}
 	conns_work(q);
-	return q->err ? q->err : wait_for_more(q);
+	err = end_batch(q, !n_rx && !n_comp);
+	if (!err)
+		err = q->err;
+	return err ? err : wait_for_more(q);
 }
 
 int paste_run(struct worker *w)

@@ -2,10 +2,11 @@
 /*
  * phttpd.h - what the files of phttpd share: options and threads
  *
- * main.c reads the options and makes the listeners and threads. Each thread
- * runs one of two loops, over epoll (epoll.c) or over a queue of /dev/paste
- * (paste.c), and both give what arrives to serve.c, which parses it (http.c)
- * and answers.
+ * main.c reads the options, has the store opened (storage.c) and makes the
+ * listeners and threads. Each thread runs one of two loops, over epoll (epoll.c)
+ * or over a queue of /dev/paste (paste.c), and both give what arrives to
+ * serve.c, which parses it (http.c), keeps it or gets it (op.c, store.h), and
+ * answers.
  */
 #ifndef PHTTPD_PHTTPD_H
 #define PHTTPD_PHTTPD_H
@@ -36,6 +37,19 @@ struct options {
 	unsigned rxq;	     /* -q: RX queue of thread 0 */
 	unsigned chunks;     /* -C: rx chunks of a thread */
 	unsigned chunk_size; /* -s */
+
+	const char *dir;      /* -d, or NULL: no store */
+	uint64_t store_bytes; /* -L */
+	uint64_t latency_ns;  /* -e */
+	bool mmap;	      /* -m */
+	bool datasync;	      /* -D */
+	bool no_flush;	      /* -F */
+	bool zero_copy;	      /* -x: the pool is in the store */
+	bool tree;	      /* -B */
+	bool kv;	      /* -k; neither: a log */
+	bool wrap;
+	bool recover_only;
+	bool dump;
 };
 
 struct queue; /* queue.h */
@@ -58,11 +72,21 @@ extern atomic_bool stopping;
 void stop_all(void);
 void die(const char *what, int err) __attribute__((noreturn));
 
+/* storage.c: all exit when there is something wrong, check returns the exit status. */
+void storage_open(const struct options *o, struct worker *w);
+void storage_close(void);
+int storage_check(const struct options *o);
+
 /* epoll.c */
+extern const struct sink epoll_sink;
 int epoll_run(struct worker *w);
 
-/* paste.c: open makes pool and queues, bind lends them to the NIC. */
+/* conn.c */
+extern const struct sink paste_sink;
+
+/* paste.c: open makes pool and queues, fill gives them their chunks, bind lends them to the NIC. */
 void paste_server_open(const struct options *opt, struct worker *w);
+void paste_server_fill(const struct options *opt, struct worker *w);
 void paste_server_bind(const struct options *opt, struct worker *w);
 const char *paste_server_placement(void);
 int paste_run(struct worker *w);

@@ -10,7 +10,8 @@
  *   conn.c     all conn_*(), and the sink
  *
  * A hold is an rx entry that has not been given back: it is while its bytes
- * wait to be parsed, and while sends refer to it. A segment is a tx entry to be:
+ * wait to be parsed, and while sends refer to it. Then the store gets it, if it
+ * keeps records where they were received, and gives it back later. A segment is a tx entry to be:
  * it waits at its connection, is in the ring or with TCP, and ends with its
  * completion, whose cookie is its address.
  */
@@ -47,13 +48,17 @@ enum seg_kind {
 	SEG_TEXT,    /* a slot, the segment's own for ever */
 	SEG_PATTERN, /* a chunk that is never written again */
 	SEG_ECHO,    /* a hold */
+	SEG_RECORD,  /* of the store; the segment has a hold on it */
 	SEG_END	     /* no bytes, only flags */
 };
 
 struct seg {
 	struct seg *next;
 	struct conn *conn;
-	struct hold *hold;
+	union {
+		struct hold *hold;
+		struct store_rec *rec;
+	};
 	enum seg_kind kind;
 	uint32_t chunk;
 	uint32_t flags; /* PASTE_TX_* */
@@ -122,8 +127,10 @@ struct queue {
 	unsigned holds_max; /* of each of them */
 	uint32_t in_flight; /* tx entries without completion */
 	uint32_t in_flight_max;
-	bool ring_full; /* segments wait for the tx ring */
-	int err;	/* the loop has to end */
+	bool ring_full;		   /* segments wait for the tx ring */
+	bool hurry;		   /* the store has more to do: do not sleep */
+	struct store_thread *keep; /* whose records are in our chunks, or NULL */
+	int err;		   /* the loop has to end */
 
 	struct mail mail;
 	pthread_t acceptor;
@@ -136,12 +143,12 @@ void acceptor_stop(struct queue *q);
 void mail_take(struct queue *q);
 
 /* conn.c */
-extern const struct sink paste_sink;
 int conns_init(struct queue *q, uint32_t first_slot_chunk);
 void conns_exit(struct queue *q);
 void conn_arrived(struct queue *q, uint32_t handle, int fd);
 void conn_rx(struct queue *q, const struct paste_rx *rx);
 void conn_comp(struct queue *q, const struct paste_comp *comp);
+void conns_fill(struct queue *q);
 void conns_unstick(struct queue *q);
 void conns_work(struct queue *q);
 

@@ -7,14 +7,22 @@
  * taken again. Paths that are not in the table below get the ordinary answer,
  * -l bytes of text:
  *
- *   POST /echo	    the body of the request
- *   POST /sum	    64-bit FNV-1a sum, in hex, and length of the body
- *   GET  /bytes/N  N bytes, byte i is i % 251
+ *   POST /echo	     the body of the request
+ *   POST /sum	     64-bit FNV-1a sum, in hex, and length of the body
+ *   GET  /bytes/N   N bytes, byte i is i % 251
+ *
+ * With a store there are more, or the bodies of all other POSTs go there:
+ *
+ *   PUT, GET, DELETE /kv/KEY
+ *   POST (any), GET /tree/HEX16
+ *   POST (any)
  */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "serve.h"
+#include "head.h"
+#include "op.h"
 
 enum {
 	STEP_PARSE,
@@ -24,8 +32,10 @@ enum {
 	STEP_ECHO,
 	STEP_ECHO_CRLF, /* the line end after a chunk */
 	STEP_ECHO_END,	/* the chunk that says there are no more */
+	STEP_STORE,	/* put, get or delete */
 	STEP_REPLY,
 	STEP_PATTERN,
+	STEP_RECORD,
 	STEP_ERROR,
 	STEP_OVER /* nothing more is read or sent */
 };
@@ -35,7 +45,9 @@ enum {
 	ROUTE_ECHO,
 	ROUTE_SUM,
 	ROUTE_BYTES,
-	ROUTE_NONE /* 404 */
+	ROUTE_SAVE, /* POST to the store, else as ROUTE_PLAIN */
+	ROUTE_KEY,  /* something with a key of the store */
+	ROUTE_NONE  /* 404 */
 };
 
 enum outcome {
@@ -44,29 +56,8 @@ enum outcome {
 	HUNGRY /* no input left */
 };
 
-#define CHUNKED	   UINT64_MAX /* as the length of a body */
-
 #define FNV_OFFSET 0xcbf29ce484222325ULL
 #define FNV_PRIME  0x00000100000001b3ULL
-
-/* ------------------------------------------------------------------------- */
-/* Contents */
-
-static const char text[] = "paste: packet buffers that belong to the application. 012345678\n";
-
-unsigned pattern_period(enum pattern which)
-{
-	return which == PATTERN_TEXT ? sizeof(text) - 1 : 251;
-}
-
-void pattern_fill(enum pattern which, char *buf, size_t len)
-{
-	unsigned period = pattern_period(which);
-	size_t i;
-
-	for (i = 0; i < len; i++)
-		buf[i] = which == PATTERN_TEXT ? text[i % period] : (char)(i % period);
-}
 
 static uint64_t fnv_add(uint64_t sum, const char *data, size_t len)
 {
@@ -75,74 +66,6 @@ static uint64_t fnv_add(uint64_t sum, const char *data, size_t len)
 	for (i = 0; i < len; i++)
 		sum = (sum ^ (unsigned char)data[i]) * FNV_PRIME;
 	return sum;
-}
-
-/* ------------------------------------------------------------------------- */
-/* Heads of answers */
-
-static const char *status_text(int status)
-{
-	switch (status) {
-	case 200:
-		return "200 OK";
-	case 404:
-		return "404 Not Found";
-	case 413:
-		return "413 Content Too Large";
-	case 417:
-		return "417 Expectation Failed";
-	case 431:
-		return "431 Request Header Fields Too Large";
-	case 501:
-		return "501 Not Implemented";
-	case 505:
-		return "505 HTTP Version Not Supported";
-	default:
-		return "400 Bad Request";
-	}
-}
-
-/* Inline: a constant string becomes a few moves. */
-static inline char *put(char *p, const char *s)
-{
-	return stpcpy(p, s);
-}
-
-static char *put_number(char *p, uint64_t v)
-{
-	char buf[20];
-	int i = sizeof(buf);
-
-	do
-		buf[--i] = '0' + v % 10;
-	while (v /= 10);
-	memcpy(p, buf + i, sizeof(buf) - i);
-	return p + sizeof(buf) - i;
-}
-
-static char *put_length(char *p, uint64_t len)
-{
-	if (len == CHUNKED)
-		return put(p, "Transfer-Encoding: chunked\r\n");
-	p = put(p, "Content-Length: ");
-	p = put_number(p, len);
-	return put(p, "\r\n");
-}
-
-/* The head of an answer, at most HEAD_SIZE bytes. */
-static char *put_head(char *p, const struct session *s, int status, const char *type, uint64_t len)
-{
-	p = put(p, "HTTP/1.1 ");
-	p = put(p, status_text(status));
-	p = put(p, "\r\nContent-Type: ");
-	p = put(p, type);
-	p = put(p, "\r\n");
-	p = put_length(p, len);
-	if (!s->http.keep_alive)
-		p = put(p, "Connection: close\r\n");
-	else if (s->http.old)
-		p = put(p, "Connection: keep-alive\r\n");
-	return p;
 }
 
 /* ------------------------------------------------------------------------- */
@@ -165,28 +88,40 @@ static bool parse_bytes(const char *s, uint64_t *n)
 	return i && !s[i];
 }
 
-static void choose_route(struct session *s)
+static int choose_route(const struct serve *sv, struct session *s)
 {
 	const struct http_parser *h = &s->http;
+	bool key = sv->store && op_names_key(sv, h->target);
 
-	s->route = ROUTE_PLAIN;
-	if (h->method == HTTP_POST) {
+	switch (h->method) {
+	case HTTP_PUT:
+	case HTTP_DELETE:
+		return key && sv->kind == STORE_KV ? ROUTE_KEY : ROUTE_NONE;
+	case HTTP_POST:
 		if (!strcmp(h->target, "/echo"))
-			s->route = ROUTE_ECHO;
-		else if (!strcmp(h->target, "/sum"))
-			s->route = ROUTE_SUM;
-	} else if (!memcmp(h->target, "/bytes/", 7)) {
-		s->route = parse_bytes(h->target + 7, &s->left) && h->target_len < HTTP_WORD_MAX ?
-				   ROUTE_BYTES :
-				   ROUTE_NONE;
+			return ROUTE_ECHO;
+		if (!strcmp(h->target, "/sum"))
+			return ROUTE_SUM;
+		if (key)
+			return ROUTE_NONE;
+		return sv->store && sv->kind != STORE_KV ? ROUTE_SAVE : ROUTE_PLAIN;
+	default:
+		if (key)
+			return ROUTE_KEY;
+		if (memcmp(h->target, "/bytes/", 7))
+			return ROUTE_PLAIN;
+		return parse_bytes(h->target + 7, &s->left) ? ROUTE_BYTES : ROUTE_NONE;
 	}
 }
 
-static enum outcome take_headers(struct session *s)
+static enum outcome take_headers(struct serve *sv, struct session *s)
 {
 	s->sum = FNV_OFFSET;
 	s->sum_len = 0;
-	choose_route(s);
+	s->status = 0;
+	s->route = choose_route(sv, s);
+	if (s->route == ROUTE_SAVE || s->http.method == HTTP_PUT)
+		op_begin(sv, s);
 	if (s->http.expect && (s->http.chunked || s->http.length))
 		return go(s, STEP_CONTINUE);
 	return go(s, s->route == ROUTE_ECHO ? STEP_ECHO_HEAD : STEP_PARSE);
@@ -199,10 +134,19 @@ static enum outcome take_body(struct serve *sv, struct session *s)
 	s->sum_len += h->body_len;
 	if (s->route == ROUTE_SUM || sv->verify)
 		s->sum = fnv_add(s->sum, h->body, h->body_len);
+	if (s->put.rec)
+		op_add(sv, s);
 	if (s->route == ROUTE_ECHO)
 		return go(s, h->chunked ? STEP_ECHO_SIZE : STEP_ECHO);
 	return OK;
 }
+
+/* What follows the end of a request. */
+static const uint8_t end_steps[] = {
+	[ROUTE_PLAIN] = STEP_REPLY, [ROUTE_ECHO] = STEP_ECHO_END, [ROUTE_SUM] = STEP_REPLY,
+	[ROUTE_BYTES] = STEP_REPLY, [ROUTE_SAVE] = STEP_STORE,	  [ROUTE_KEY] = STEP_STORE,
+	[ROUTE_NONE] = STEP_REPLY,
+};
 
 static enum outcome step_parse(struct serve *sv, struct session *s, const char **data, size_t *len)
 {
@@ -215,11 +159,11 @@ static enum outcome step_parse(struct serve *sv, struct session *s, const char *
 	sv->bytes += used;
 	switch (event) {
 	case HTTP_EV_HEADERS:
-		return take_headers(s);
+		return take_headers(sv, s);
 	case HTTP_EV_BODY:
 		return take_body(sv, s);
 	case HTTP_EV_DONE:
-		return go(s, s->route == ROUTE_ECHO ? STEP_ECHO_END : STEP_REPLY);
+		return go(s, end_steps[s->route]);
 	case HTTP_EV_BAD:
 		return go(s, STEP_ERROR);
 	default:
@@ -360,6 +304,69 @@ static enum outcome reply_sum(struct serve *sv, struct session *s)
 	return finish(sv, s);
 }
 
+static enum outcome reply_status(struct serve *sv, struct session *s, int status)
+{
+	char line[64];
+
+	snprintf(line, sizeof(line), "%s\n", status_text(status));
+	if (reply_line(sv, s, status, line) == BLOCKED)
+		return BLOCKED;
+	return finish(sv, s);
+}
+
+/* 201 or 204. */
+static enum outcome reply_empty(struct serve *sv, struct session *s)
+{
+	char *p = sv->sink->reserve(s, HEAD_SIZE), *e;
+
+	if (!p)
+		return BLOCKED;
+	e = put_status(p, s->status);
+	if (s->status == 201)
+		e = put_length(e, 0);
+	e = put(put_connection(e, s), "\r\n");
+	sv->sink->commit(s, e - p);
+	return finish(sv, s);
+}
+
+static enum outcome reply_record(struct serve *sv, struct session *s)
+{
+	char *p = sv->sink->reserve(s, HEAD_SIZE), *e;
+
+	if (!p)
+		return BLOCKED;
+	e = put_head(p, s, 200, "application/octet-stream", store_rec_len(s->rec));
+	e = put(e, "\r\n");
+	sv->sink->commit(s, e - p);
+	s->replied = true;
+	if (s->http.method != HTTP_HEAD && store_rec_first(sv->store, s->rec, &s->piece))
+		return go(s, STEP_RECORD);
+	session_exit(sv, s);
+	return finish(sv, s);
+}
+
+/* Only once, even if the answer then has to wait for room. */
+static enum outcome step_store(struct serve *sv, struct session *s)
+{
+	int status = s->status ? s->status : op_end(sv, s);
+
+	if (status == -EAGAIN) {
+		sv->waiting = true;
+		return BLOCKED;
+	}
+	s->status = status;
+	if (status == 200 && !s->rec)
+		s->route = ROUTE_PLAIN;
+	return go(s, STEP_REPLY);
+}
+
+static enum outcome reply_store(struct serve *sv, struct session *s)
+{
+	if (s->rec)
+		return reply_record(sv, s);
+	return s->status < 300 ? reply_empty(sv, s) : reply_status(sv, s, s->status);
+}
+
 static enum outcome step_reply(struct serve *sv, struct session *s)
 {
 	switch (s->route) {
@@ -367,15 +374,49 @@ static enum outcome step_reply(struct serve *sv, struct session *s)
 		return reply_pattern(sv, s, PATTERN_BYTES, s->left);
 	case ROUTE_SUM:
 		return reply_sum(sv, s);
+	case ROUTE_SAVE:
+	case ROUTE_KEY:
+		return reply_store(sv, s);
 	case ROUTE_NONE:
-		if (reply_line(sv, s, 404, "not found\n") == BLOCKED)
-			return BLOCKED;
-		return finish(sv, s);
+		return reply_status(sv, s, 404);
 	}
 	if (sv->fixed_len && s->http.keep_alive && !s->http.old && s->http.method != HTTP_HEAD &&
 	    !(sv->verify && s->http.method == HTTP_POST))
 		return reply_fixed(sv, s);
 	return reply_pattern(sv, s, PATTERN_TEXT, sv->body);
+}
+
+/* A part of the piece at hand: how many bytes, 0 if there is no room. */
+static size_t send_piece(struct serve *sv, struct session *s)
+{
+	const struct store_pieces *piece = &s->piece;
+	size_t n = piece->len < RESERVE_MAX ? piece->len : RESERVE_MAX;
+	char *p;
+
+	if (piece->in_pool && sv->sink->record)
+		return sv->sink->record(s, s->rec, piece->addr, piece->len) ? piece->len : 0;
+	p = sv->sink->reserve(s, n);
+	if (!p)
+		return 0;
+	memcpy(p, piece->addr, n);
+	sv->sink->commit(s, n);
+	return n;
+}
+
+static enum outcome step_record(struct serve *sv, struct session *s)
+{
+	size_t n;
+
+	do {
+		for (; s->piece.len; s->piece.len -= n) {
+			n = send_piece(sv, s);
+			if (!n)
+				return BLOCKED;
+			s->piece.addr = (const char *)s->piece.addr + n;
+		}
+	} while (store_rec_next(sv->store, &s->piece));
+	session_exit(sv, s);
+	return finish(sv, s);
 }
 
 static enum outcome step_pattern(struct serve *sv, struct session *s)
@@ -397,6 +438,7 @@ static enum outcome step_error(struct serve *sv, struct session *s)
 {
 	char line[64];
 
+	session_exit(sv, s);
 	s->http.keep_alive = false;
 	s->http.method = HTTP_GET;
 	if (!s->replied) {
@@ -425,10 +467,14 @@ static enum outcome take_step(struct serve *sv, struct session *s, const char **
 		return send_text(sv, s, "\r\n", 2, STEP_PARSE);
 	case STEP_ECHO_END:
 		return step_echo_end(sv, s);
+	case STEP_STORE:
+		return step_store(sv, s);
 	case STEP_REPLY:
 		return step_reply(sv, s);
 	case STEP_PATTERN:
 		return step_pattern(sv, s);
+	case STEP_RECORD:
+		return step_record(sv, s);
 	default:
 		return step_error(sv, s);
 	}
@@ -452,6 +498,15 @@ void session_init(struct session *s)
 {
 	memset(s, 0, sizeof(*s));
 	http_init(&s->http);
+}
+
+int serve_commit(struct serve *sv, bool rest)
+{
+	int again = store_commit(sv->store);
+
+	if (!again && rest)
+		again = store_idle(sv->store);
+	return again;
 }
 
 void serve_init(struct serve *sv, const struct sink *sink, uint64_t body, bool fixed, bool verify)

@@ -12,10 +12,11 @@
 #define PHTTPD_SERVE_H
 
 #include "http.h"
+#include "store.h"
 
 #define HEAD_SIZE   256 /* no head of an answer is longer */
 #define INLINE_BODY 512 /* bodies up to this size are sent with their head */
-#define RESERVE_MAX (HEAD_SIZE + INLINE_BODY)
+#define RESERVE_MAX 1024
 
 /* Endless periodic contents: byte i is byte i % period. */
 enum pattern {
@@ -42,13 +43,21 @@ struct sink {
 	size_t (*pattern)(struct session *s, enum pattern which, uint64_t off, uint64_t len);
 	/* Send a part of the input by reference: false when there is no room. */
 	bool (*echo)(struct session *s, const char *data, size_t len);
+	/*
+	 * The same with a piece of a record that lies in the pool; NULL if that
+	 * cannot be. What is sent has a hold of its own on the record.
+	 */
+	bool (*record)(struct session *s, struct store_rec *rec, const char *data, size_t len);
 };
 
 /* One per thread. */
 struct serve {
 	const struct sink *sink;
-	uint64_t body;	  /* bytes of an ordinary answer */
-	bool verify;	  /* sum bodies of all requests */
+	uint64_t body; /* bytes of an ordinary answer */
+	bool verify;   /* sum bodies of all requests */
+	struct store_thread *store;
+	enum store_kind kind;
+	bool waiting;	  /* a session is blocked because the store said -EAGAIN */
 	size_t fixed_len; /* of the prepared answer, or 0 */
 	char fixed[RESERVE_MAX];
 	char small[INLINE_BODY]; /* the start of PATTERN_TEXT */
@@ -65,11 +74,23 @@ struct session {
 	enum pattern which;
 	uint64_t off, left;    /* of the pattern that is being sent */
 	uint64_t sum, sum_len; /* of the request's body */
+	int status; /* of the answer, once the store or its refusal says it; 0: not yet */
+	struct store_put put;
+	struct store_rec *rec; /* that is being sent, from this piece on */
+	struct store_pieces piece;
 };
 
 void serve_init(struct serve *sv, const struct sink *sink, uint64_t body, bool fixed, bool verify);
 
+/*
+ * The end of a batch, with a store: what sessions have answered since the last
+ * one may be sent if this does not fail. rest: there is nothing else to do, so
+ * the store may tidy up. 1: what it made wait may go on.
+ */
+int serve_commit(struct serve *sv, bool rest);
+
 void session_init(struct session *s);
+void session_exit(struct serve *sv, struct session *s);
 
 /*
  * Go on with len bytes at data, which may be 0, e.g. after RUN_BLOCKED; *used
