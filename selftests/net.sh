@@ -531,6 +531,11 @@ t_store_plain_restart() { store_restart -n; }
 t_store_plain_kill() { store_kill -n; }
 t_store_plain_wrap() { store_wrap -n; }
 
+# Where the client runs, and what it sees the server at.
+from=()
+at=127.0.0.1
+zero_copy=() # or -x
+
 # An empty directory for a store, in $stores if that is set.
 new_store() {
 	dir=$(mktemp -d "${stores:-$work}/store.XXXXXX")
@@ -543,9 +548,9 @@ store_checks() {
 	shift
 	new_store
 	serve -- -d "$dir" -L 200 "$@"
-	"$store" "$command" 127.0.0.1 $port
+	"${from[@]}" "$store" "$command" "$at" $port
 	stop
-	mapfile -t options < <(printf '%s\n' "$@" | grep -x -e -k -e -B)
+	mapfile -t options < <(printf '%s\n' "$@" | grep -x -e -k -e -B -e -x)
 	recover "${options[@]}"
 }
 
@@ -559,7 +564,7 @@ recover() {
 store_full() {
 	new_store
 	serve -- -d "$dir" -k -L 4 "$@"
-	"$store" full 127.0.0.1 $port
+	"${from[@]}" "$store" full "$at" $port
 	stop
 }
 
@@ -569,11 +574,11 @@ store_restart() {
 	new_store
 	rm -f "$work/there"
 	for threads in 2 3 1; do
-		serve -- -d "$dir" -k -p $threads "$@"
-		[ ! -e "$work/there" ] || "$store" verify 127.0.0.1 $port "$work/there"
-		"$store" load 127.0.0.1 $port 1 "$work/there"
+		serve -- -d "$dir" -k -p $threads "${zero_copy[@]}" "$@"
+		[ ! -e "$work/there" ] || "${from[@]}" "$store" verify "$at" $port "$work/there"
+		"${from[@]}" "$store" load 127.0.0.1 $port 1 "$work/there"
 		stop
-		recover -k
+		recover -k "${zero_copy[@]}"
 	done
 }
 
@@ -585,17 +590,17 @@ store_kill() {
 	new_store
 	rm -f "$work/there" "$work/load"
 	for threads in 2 1 3; do
-		serve -- -d "$dir" "$kind" -p $threads "$@"
-		[ ! -e "$work/there" ] || "$store" verify 127.0.0.1 $port "$work/there"
-		"$store" load 127.0.0.1 $port 60 "$work/there" > "$work/load" &
+		serve -- -d "$dir" "$kind" -p $threads "${zero_copy[@]}" "$@"
+		[ ! -e "$work/there" ] || "${from[@]}" "$store" verify "$at" $port "$work/there"
+		"${from[@]}" "$store" load 127.0.0.1 $port 60 "$work/there" > "$work/load" &
 		poll 20 grep -q ready "$work/load" || fail "no load"
 		sleep 1
 		kill_server
 		wait "$!" || fail "the client did not like it"
 		grep requests "$work/load"
 	done
-	serve -- -d "$dir" "$kind" "$@"
-	"$store" verify 127.0.0.1 $port "$work/there"
+	serve -- -d "$dir" "$kind" "${zero_copy[@]}" "$@"
+	"${from[@]}" "$store" verify "$at" $port "$work/there"
 	stop
 }
 
@@ -1336,6 +1341,60 @@ t_pm_hooked_kill() {
 		[ "${figure[existed]}" = 1 ] || fail "the pool was not found again"
 		pm_unmount "$type"
 	done
+}
+
+# --- the store on persistent memory, with zero copy
+
+t_pm_store_kv() { pm_store && store_checks kv -n -k -x; }
+t_pm_store_kv_chunks_of_2048() { pm_store && store_checks kv -n -k -x -s 2048; }
+t_pm_store_tree() { pm_store && store_checks tree -n -B -x; }
+t_pm_store_wal() { pm_store && store_checks wal -n -x; }
+t_pm_store_full() { pm_store && store_full -n -x; }
+t_pm_store_restart() { pm_store && zero_copy=(-x) && store_restart -n; }
+t_pm_store_kill() { pm_store && zero_copy=(-x) && store_kill -n; }
+t_pm_store_wrap() { pm_store && store_wrap -n; }
+t_pm_store_hooked_kv() { pm_store_hooked kv -k; }
+t_pm_store_hooked_tree() { pm_store_hooked tree -B; }
+t_pm_store_hooked_wal() { pm_store_hooked wal; }
+
+pm_store() {
+	pm_mount ext4
+	stores=$pm
+}
+
+pm_store_hooked() {
+	local command=$1
+	shift
+	need_hook
+	pm_store
+	from=(outside)
+	at=$PASTE_ADDR
+	store_checks "$command" -i "$nic" -Z -x "$@"
+	[ "$copied" = 0 ] || fail "copied $copied"
+	pm_unmount ext4
+}
+
+# tools/examples/persist.c: what it has answered is printed by the next one.
+t_pm_example() {
+	pm_mount ext4
+	persist_says 'first|' ''
+	persist_says 'second|' 'first|'
+	persist_says 'third|' 'first|second|'
+	pm_unmount ext4
+}
+
+# persist_says WORD BEFORE: give it this, it has printed that
+persist_says() {
+	"$tree/build/tools/persist" "$pm" > "$work/persist" &
+	server=$!
+	poll 60 sh -c "printf '%s' '$1' | nc -N -w 5 127.0.0.1 7003 2> /dev/null | grep -q ok" || fail "no answer to $1"
+	kill_server
+	[ "$(cat "$work/persist")" = "$2" ] || fail "'$(cat "$work/persist")' instead of '$2'"
+}
+
+t_store_zero_copy_needs_pm() {
+	new_store
+	serve_refused 'persistent memory' -d "$dir" -n -x -k
 }
 
 # --- the module

@@ -103,7 +103,13 @@ static void fill(struct queue *q, uint32_t chunk)
 	}
 }
 
-/* The last one gives the chunk back, unless a record of the store is in it. */
+/* A hold on a chunk is over; the store takes it over if a record is in there. */
+static void chunk_put(struct queue *q, uint32_t chunk)
+{
+	if (!q->keep || !store_keep(q->keep, chunk))
+		fill(q, chunk);
+}
+
 static void hold_put(struct hold *h)
 {
 	struct conn *c = h->conn;
@@ -111,13 +117,21 @@ static void hold_put(struct hold *h)
 
 	if (--h->refs)
 		return;
-	if (!q->keep || !store_keep(q->keep, h->chunk))
-		fill(q, h->chunk);
+	chunk_put(q, h->chunk);
 	h->next = q->free_holds;
 	q->free_holds = h;
 	c->holds--;
 	if (c->stopped && !c->dead && c->holds <= q->holds_max / 2)
 		conn_set_stopped(c, false);
+}
+
+/* At the start everything is held. */
+void conns_fill_slice(struct queue *q)
+{
+	uint32_t i;
+
+	for (i = 0; i < q->pq.n_chunks; i++)
+		chunk_put(q, q->pq.first_chunk + i);
 }
 
 /* Give back what the store does not need any more. */
@@ -605,10 +619,10 @@ void conns_work(struct queue *q)
 
 /* ------------------------------------------------------------------------- */
 
-static void make_slots(struct queue *q, uint32_t first)
+static void make_slots(struct queue *q, uint32_t first, uint32_t n_chunks)
 {
 	unsigned per_chunk = q->ctx->chunk_size / SLOT_SIZE;
-	unsigned i, n = SLOT_BYTES / SLOT_SIZE;
+	unsigned i, n = n_chunks * per_chunk;
 	struct seg *s = NULL;
 
 	for (i = 0; i < n; i++) {
@@ -622,7 +636,7 @@ static void make_slots(struct queue *q, uint32_t first)
 	}
 }
 
-int conns_init(struct queue *q, uint32_t first_slot_chunk)
+int conns_init(struct queue *q, uint32_t first, uint32_t n_chunks)
 {
 	q->table = calloc(TABLE_SIZE, sizeof(*q->table));
 	if (!q->table)
@@ -630,7 +644,7 @@ int conns_init(struct queue *q, uint32_t first_slot_chunk)
 	TAILQ_INIT(&q->todo);
 	TAILQ_INIT(&q->stuck);
 	TAILQ_INIT(&q->free_conns);
-	make_slots(q, first_slot_chunk);
+	make_slots(q, first, n_chunks);
 	return 0;
 }
 

@@ -25,6 +25,7 @@
 #include "phttpd.h"
 
 #define BACKLOG	    4096
+#define CHUNKS	    8192
 #define STORE_BYTES (64 << 20)
 
 /* Options that have no letter. */
@@ -225,6 +226,7 @@ static void check_options(const struct options *o)
 		{ o->no_flush && o->datasync, "-F flushes nothing, so -D has no meaning" },
 		{ o->zero_copy && (o->mmap || o->datasync),
 		  "-x: persistent memory needs neither -m nor -D" },
+		{ o->zero_copy && o->chunks, "-x: -L says how large the pool is, not -C" },
 		{ o->zero_copy && !o->paste && !o->recover_only, "-x needs -i or -n" },
 	};
 	unsigned i;
@@ -251,7 +253,6 @@ static void parse_options(struct options *o, int argc, char **argv)
 		.wait_ms = 100,
 		.cpu = -1,
 		.threads = 1,
-		.chunks = 8192,
 		.chunk_size = 4096,
 	};
 	while ((option = getopt_long(argc, argv, letters, names, NULL)) >= 0)
@@ -263,6 +264,8 @@ static void parse_options(struct options *o, int argc, char **argv)
 	check_options(o);
 	if (!o->store_bytes)
 		o->store_bytes = STORE_BYTES;
+	if (!o->chunks)
+		o->chunks = CHUNKS;
 }
 
 /* ------------------------------------------------------------------------- */

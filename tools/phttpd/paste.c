@@ -7,10 +7,14 @@
  *
  *   [ a chunk for each pattern | slots of thread 0 | slots of thread 1 | ... ]
  *
+ * A pool that was there before (-x) may have been made for another number of
+ * threads: they share what it has.
+ *
  * The loop takes everything that is in the rings, works, and makes one system
  * call, which sends all answers, gives the chunks back and waits.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,22 +43,39 @@ static uint32_t slot_chunks(const struct options *o)
 	return SLOT_BYTES / o->chunk_size;
 }
 
+/* With -x the pool is in the store and has the size of that, less what its logs get. */
+static uint32_t rx_chunks(const struct options *o)
+{
+	if (!o->zero_copy)
+		return o->chunks * o->threads;
+	return (o->store_bytes - storage_log_bytes(o)) / 4096 * (4096 / o->chunk_size);
+}
+
 static void pool_open(const struct options *o)
 {
 	struct paste_pool_opts po = {
 		.sz = sizeof(po),
 		.chunk_size = o->chunk_size,
-		.n_rx = o->chunks * o->threads,
+		.n_rx = rx_chunks(o),
 		.n_tx = PATTERNS + slot_chunks(o) * o->threads,
 	};
+	char path[PATH_MAX];
 	int err, i;
 
+	if (o->zero_copy) {
+		storage_pool_path(o, path, sizeof(path));
+		po.path = path;
+	}
 	err = paste_open(&server);
 	if (err)
 		die("/dev/paste", err);
 	err = paste_pool(&server, &po);
 	if (err)
 		die_text("pool", err);
+	if (server.n_tx < PATTERNS + o->threads) {
+		fprintf(stderr, "phttpd: pool: %u tx chunks are not enough\n", server.n_tx);
+		exit(EXIT_FAILURE);
+	}
 	for (i = 0; i < PATTERNS; i++)
 		pattern_fill(i, paste_addr(&server, server.first_tx + i, 0), server.chunk_size);
 }
@@ -73,19 +94,21 @@ static struct queue *queue_open(const struct options *o, struct worker *w,
 		.fill_entries = entries(info, FILL_ENTRIES),
 		.tx_entries = entries(info, TX_ENTRIES),
 		.comp_entries = entries(info, COMP_ENTRIES),
-		.rx_chunks = o->chunks,
+		.rx_chunks = server.n_rx / o->threads & ~1U,
 	};
+	uint32_t slots = (server.n_tx - PATTERNS) / o->threads;
 	struct queue *q = calloc(1, sizeof(*q));
-	uint32_t slots = server.first_tx + PATTERNS + slot_chunks(o) * w->index;
 	int err, i;
 
 	if (!q)
 		die("queue", ENOMEM);
 	q->ctx = &server;
 	q->w = w;
+	if (w->index + 1 == o->threads)
+		qo.rx_chunks = 0; /* all that are left */
 	err = paste_queue(&server, &q->pq, &qo);
 	if (!err)
-		err = conns_init(q, slots);
+		err = conns_init(q, server.first_tx + PATTERNS + slots * w->index, slots);
 	if (err)
 		die_text("queue", err);
 	for (i = 0; i < PATTERNS; i++)
@@ -109,16 +132,41 @@ void paste_server_open(const struct options *o, struct worker *w)
 	}
 }
 
-/* All rx chunks but those that records are in. */
+/* What the store has to know of the pool, NULL without -x. */
+const struct store_pool *paste_server_pool(const struct options *o, const struct worker *w)
+{
+	static uint32_t first[MAX_THREADS], n[MAX_THREADS];
+	static struct store_pool pool = { .slice_first = first, .slice_n = n };
+	unsigned i;
+
+	if (!o->zero_copy)
+		return NULL;
+	pool.base = server.base;
+	pool.chunk_size = server.chunk_size;
+	pool.first_rx = server.first_rx;
+	pool.n_rx = server.n_rx;
+	for (i = 0; i < o->threads; i++) {
+		first[i] = w[i].queue->pq.first_chunk;
+		n[i] = w[i].queue->pq.n_chunks;
+	}
+	return &pool;
+}
+
+/* Give the module the rx chunks, but not those that records are in. */
 void paste_server_fill(const struct options *o, struct worker *w)
 {
+	struct queue *q;
 	unsigned i;
 	int err;
 
 	for (i = 0; i < o->threads; i++) {
-		err = paste_fill_all(&w[i].queue->pq);
+		q = w[i].queue;
+		if (o->zero_copy)
+			q->keep = w[i].serve.store;
+		conns_fill_slice(q);
+		err = q->err ? q->err : paste_sync(&q->pq, 0, 0);
 		if (err)
-			die_text("queue", err);
+			die("fill", err);
 	}
 }
 

@@ -76,6 +76,8 @@ void die(const char *what, int err) __attribute__((noreturn));
 void storage_open(const struct options *o, struct worker *w);
 void storage_close(void);
 int storage_check(const struct options *o);
+uint64_t storage_log_bytes(const struct options *o);
+void storage_pool_path(const struct options *o, char *path, size_t size); /* makes DIR */
 
 /* epoll.c */
 extern const struct sink epoll_sink;
@@ -86,6 +88,7 @@ extern const struct sink paste_sink;
 
 /* paste.c: open makes pool and queues, fill gives them their chunks, bind lends them to the NIC. */
 void paste_server_open(const struct options *opt, struct worker *w);
+const struct store_pool *paste_server_pool(const struct options *opt, const struct worker *w);
 void paste_server_fill(const struct options *opt, struct worker *w);
 void paste_server_bind(const struct options *opt, struct worker *w);
 const char *paste_server_placement(void);

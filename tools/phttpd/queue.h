@@ -143,11 +143,12 @@ void acceptor_stop(struct queue *q);
 void mail_take(struct queue *q);
 
 /* conn.c */
-int conns_init(struct queue *q, uint32_t first_slot_chunk);
+int conns_init(struct queue *q, uint32_t first, uint32_t n_chunks); /* for slots */
 void conns_exit(struct queue *q);
 void conn_arrived(struct queue *q, uint32_t handle, int fd);
 void conn_rx(struct queue *q, const struct paste_rx *rx);
 void conn_comp(struct queue *q, const struct paste_comp *comp);
+void conns_fill_slice(struct queue *q);
 void conns_fill(struct queue *q);
 void conns_unstick(struct queue *q);
 void conns_work(struct queue *q);

@@ -3,12 +3,35 @@
  * storage.c - the process's store: opened before the first thread, or only looked at
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <paste.h>
 
 #include "phttpd.h"
 
+#define POOL_SHARE 8 /* with -x the logs get one of so many parts of the store */
+
 static struct store *store;
+
+uint64_t storage_log_bytes(const struct options *o)
+{
+	return o->zero_copy ? o->store_bytes / POOL_SHARE : o->store_bytes;
+}
+
+void storage_pool_path(const struct options *o, char *path, size_t size)
+{
+	if (!o->recover_only && mkdir(o->dir, 0700) && errno != EEXIST)
+		die(o->dir, errno);
+	if ((size_t)snprintf(path, size, "%s/pool", o->dir) >= size)
+		die(o->dir, ENAMETOOLONG);
+}
 
 static void describe(const struct options *o, struct store_opts *so)
 {
@@ -18,7 +41,7 @@ static void describe(const struct options *o, struct store_opts *so)
 			o->kv	? STORE_KV :
 				  STORE_WAL,
 		.threads = o->threads,
-		.bytes = o->store_bytes,
+		.bytes = storage_log_bytes(o),
 		.mmap = o->mmap,
 		.datasync = o->datasync,
 		.no_flush = o->no_flush,
@@ -52,6 +75,7 @@ void storage_open(const struct options *o, struct worker *w)
 	unsigned i;
 
 	describe(o, &so);
+	so.pool = paste_server_pool(o, w);
 	open_or_die(&so, &r);
 	say_what_is_there(stderr, o, &r);
 	fputc('\n', stderr);
@@ -88,12 +112,53 @@ static void dump_record(void *arg, uint64_t seq, const struct store_rec *rec)
 	putchar('\n');
 }
 
+static bool is_pool(const struct paste_pool_header *h, off_t bytes)
+{
+	return bytes >= (off_t)sizeof(*h) &&
+	       !memcmp(h->magic, PASTE_POOL_MAGIC, sizeof(h->magic)) &&
+	       h->version == PASTE_POOL_VERSION && h->bytes <= (uint64_t)bytes &&
+	       (h->chunk_size == 2048 || h->chunk_size == 4096) &&
+	       (uint64_t)h->first_rx + h->n_rx <= h->bytes / h->chunk_size;
+}
+
+/* The pool as an ordinary file: to look at it, neither the module nor a NIC is needed. */
+static void map_pool(const struct options *o, struct store_pool *p)
+{
+	const struct paste_pool_header *h;
+	char path[PATH_MAX];
+	struct stat st;
+	int fd;
+
+	storage_pool_path(o, path, sizeof(path));
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st))
+		die(path, errno);
+	h = mmap(NULL, st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	close(fd);
+	if (h == MAP_FAILED || !is_pool(h, st.st_size)) {
+		fprintf(stderr, "phttpd: %s is not a pool\n", path);
+		exit(EXIT_FAILURE);
+	}
+	p->base = (char *)h;
+	p->chunk_size = h->chunk_size;
+	p->first_rx = h->first_rx;
+	p->n_rx = h->n_rx;
+	p->slice_first = &p->first_rx;
+	p->slice_n = &p->n_rx;
+}
+
 int storage_check(const struct options *o)
 {
 	struct store_report r;
+	struct store_pool pool;
 	struct store_opts so;
 
 	describe(o, &so);
+	so.threads = 1;
+	if (o->zero_copy) {
+		map_pool(o, &pool);
+		so.pool = &pool;
+	}
 	open_or_die(&so, &r);
 	store_verify(store, &r);
 	if (o->dump && store_walk(store, dump_record, NULL))
