@@ -66,7 +66,8 @@ struct loop {
 	struct io *io;		   /* of the connection at hand */
 	struct io *free;
 	char *pattern[PATTERNS];
-	int err; /* the loop has to end */
+	bool committed; /* in this round */
+	int err;	/* the loop has to end */
 };
 
 /* ------------------------------------------------------------------------- */
@@ -251,6 +252,7 @@ static int commit(struct loop *l)
 	sv->waiting = false;
 	if (again < 0)
 		return l->err = again;
+	l->committed |= again;
 	return waiting && !again ? -EBUSY : 0;
 }
 
@@ -401,20 +403,24 @@ static void wake_waiting(struct loop *l)
 	}
 }
 
-/* Sleeps only when nothing is left to do; the store's last cleaning is. */
+/*
+ * Sleeps only when nothing is left to do. What the store has to tidy up is left
+ * for the next commit, but not for more than a round.
+ */
 static int wait_for_events(struct loop *l, struct epoll_event *events)
 {
 	struct store_thread *store = l->w->serve.store;
 	bool busy = !LIST_EMPTY(&l->waiting) || (store && store_pending(store));
-	int n, again;
+	int n, err;
 
 	n = epoll_wait(l->epfd, events, EVENTS, busy ? 0 : (int)l->w->opt->wait_ms);
-	if (n || !busy)
-		return n;
-	again = serve_commit(&l->w->serve, true);
-	if (again < 0)
-		l->err = again;
-	return 0;
+	if (busy && (!n || !l->committed)) {
+		err = serve_commit(&l->w->serve, true);
+		if (err < 0)
+			l->err = err;
+	}
+	l->committed = false;
+	return n;
 }
 
 static int loop_once(struct loop *l, struct epoll_event *events)

@@ -226,14 +226,14 @@ static int wait_for_more(struct queue *q)
 }
 
 /*
- * What was answered is durable, then it is sent. When nothing came in this
- * round the store tidies up, which it would else do with the next batch; so
- * there is one more round before a sleep if there is something to tidy up.
+ * What was answered is durable, then it is sent. What the store has to tidy up
+ * after that is left for the next batch's drain; so there is one more round
+ * before a sleep, in which the store does it if there is no batch.
  */
-static int end_batch(struct queue *q, bool rest)
+static int end_batch(struct queue *q)
 {
 	struct serve *sv = &q->w->serve;
-	int again = sv->store ? serve_commit(sv, rest || sv->waiting) : 0;
+	int again = sv->store ? serve_commit(sv, true) : 0;
 
 	if (again < 0)
 		return again;
@@ -269,7 +269,7 @@ static int loop_once(struct queue *q)
 		q->w->batches++;
 	}
 	conns_work(q);
-	err = end_batch(q, !n_rx && !n_comp);
+	err = end_batch(q);
 	if (!err)
 		err = q->err;
 	return err ? err : wait_for_more(q);

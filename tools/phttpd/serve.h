@@ -84,8 +84,8 @@ void serve_init(struct serve *sv, const struct sink *sink, uint64_t body, bool f
 
 /*
  * The end of a batch, with a store: what sessions have answered since the last
- * one may be sent if this does not fail. rest: there is nothing else to do, so
- * the store may tidy up. 1: what it made wait may go on.
+ * one may be sent if this does not fail. rest: if there was nothing, let the store
+ * tidy up. 1: what it made wait may go on.
  */
 int serve_commit(struct serve *sv, bool rest);
 
