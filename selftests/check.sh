@@ -37,6 +37,7 @@ run_in_vm() {
 	local kind kernel nic command options
 	IFS=- read -r kind kernel nic <<< "$1"
 	read -ra options <<< "${VM_OPTIONS:-}"
+	[ "$kind" = rate ] || options=(--smp 2 "${options[@]}") # for NICs with two queues
 	case $kind-$nic in
 	vm-virtio) command=(selftests/vm/suite.sh virtio nic) ;; # what does not depend on the NIC was tested already
 	vm-*)

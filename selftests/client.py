@@ -7,6 +7,9 @@ usage: client.py reset ADDRESS PORT COUNT         connections that end with a RS
        client.py slow ADDRESS PORT BYTES          takes an answer of BYTES with pauses, and checks it
        client.py prefix ADDRESS PORT FLAG         the server dies before the file FLAG is there: what came of the answer
                                                   must be right
+       client.py greedy ADDRESS PORT BYTES FLAG   sends until it can send no more, and takes nothing before the file FLAG is
+                                                  there; then everything must come back
+       client.py sum ADDRESS PORT BYTES           the server must know the sum of what it is sent
        client.py read ADDRESS PORT                everything that comes, to standard output
        client.py push ADDRESS PORT BYTES          sends BYTES of a pattern and the end
        client.py echo ADDRESS PORT BYTES          sends as many random ones to a plain echo server, and wants them back
@@ -117,6 +120,58 @@ def prefix(address, port, flag):
         sys.exit('client: %d bytes' % got)
 
 
+def greedy(address, port, size, flag):
+    size = int(size)
+    body = memoryview((PATTERN * (size // 251 + 1))[:size])
+    sock = connect(address, port)
+    sock.sendall(b'POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n' % size)
+    sent = 0
+    sock.settimeout(2)
+    try:
+        while sent < size:
+            sent += sock.send(body[sent:sent + 65536])
+    except socket.timeout:
+        pass
+    print('stuck at %d' % sent, flush=True)
+    if sent == size:
+        sys.exit('client: the server takes everything')
+    while not os.path.exists(flag):
+        time.sleep(0.1)
+    sock.settimeout(600)
+    threading.Thread(target=sock.sendall, args=(body[sent:],), daemon=True).start()
+    data = read_head(sock)
+    check(data, 0)
+    got = len(data)
+    while got < size:
+        data = sock.recv(65536)
+        if not data:
+            sys.exit('client: the end after %d bytes' % got)
+        check(data, got)
+        got += len(data)
+
+
+def fnv(data):
+    """The 64-bit FNV-1a sum."""
+    value = 0xcbf29ce484222325
+    for byte in data:
+        value = (value ^ byte) * 0x100000001b3 & 0xffffffffffffffff
+    return value
+
+
+def sum_up(address, port, size):
+    body = (PATTERN * (int(size) // 251 + 1))[:int(size)]
+    sock = connect(address, port)
+    sock.sendall(b'POST /sum HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n' % len(body) + body)
+    answer = read_head(sock)
+    while True:
+        more = sock.recv(4096)
+        if not more:
+            break
+        answer += more
+    if answer != b'%016x %d\n' % (fnv(body), len(body)):
+        sys.exit('client: wrong sum %r' % answer)
+
+
 def read(address, port):
     sock = connect(address, port)
     while True:
@@ -147,7 +202,8 @@ def echo(address, port, size):
         sys.exit('client: the end after %d bytes' % got)
 
 
-COMMANDS = {'reset': reset, 'half': half, 'slow': slow, 'prefix': prefix, 'read': read, 'push': push, 'echo': echo}
+COMMANDS = {'reset': reset, 'half': half, 'slow': slow, 'prefix': prefix, 'greedy': greedy, 'sum': sum_up,
+            'read': read, 'push': push, 'echo': echo}
 
 if len(sys.argv) < 4 or sys.argv[1] not in COMMANDS:
     sys.exit(__doc__)

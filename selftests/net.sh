@@ -217,10 +217,13 @@ ask() {
 
 ask_outside() { ask "$PASTE_ADDR" outside; }
 
-# Sum of a statistic of all queues.
+# A statistic of each queue, one a line, and the sum of it.
+stats() {
+	"$pastectl" stat --json | tr ',{}' '\n' | awk -F': *' -v name="\"$1\"" '{ sub(/^ */, "", $1) } $1 == name { print $2 }'
+}
+
 stat() {
-	"$pastectl" stat --json | tr ',{}' '\n' | awk -F': *' -v name="\"$1\"" \
-		'{ sub(/^ */, "", $1) } $1 == name { sum += $2 } END { print sum + 0 }'
+	stats "$1" | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
 # What the driver says that the RX queues got.
@@ -349,6 +352,92 @@ t_lo_wrk() {
 	[ "$requests" -ge "$(wrk_requests "$work/wrk")" ] || fail "$requests requests"
 }
 
+# Bodies that the server sums, and so reads where the chunks are.
+t_lo_sum() {
+	serve -- -n -v
+	"$client" sum 127.0.0.1 $port $MB || fail "client"
+	stop
+}
+
+t_lo_options() {
+	"$phttpd" -h | grep -q -- -P || fail "-h does not help"
+	serve -- -n -l 100000 -c -v -a 0 -u 50 -b 0
+	[ "$(curl -sS --max-time $one_limit "$(url 127.0.0.1)/" | wc -c)" = 100000 ] || fail "-l 100000"
+	"$pastectl" stat | grep -q 'now: ' || fail "pastectl stat"
+	timeout 3 "$pastectl" stat -w 1 | grep -q 'queue' || fail "pastectl stat -w"
+	stop
+}
+
+# follow_chunks COMMAND...: run it with all tracepoints of the module on; which of them were passed?
+follow_chunks() {
+	local tracing=/sys/kernel/tracing
+	[ -d $tracing/events/paste ] || skip "no tracepoints"
+	later "echo 0 > $tracing/events/paste/enable"
+	echo > $tracing/trace
+	echo 1 > $tracing/events/paste/enable
+	"$@"
+	echo 0 > $tracing/events/paste/enable
+	grep -o 'paste_[a-z]*:' $tracing/trace | sort -u | xargs
+}
+
+t_lo_tracepoints() {
+	serve -- -n
+	follow_chunks ask 127.0.0.1 > "$work/trace"
+	[ "$(< "$work/trace")" = "paste_comp: paste_deliver: paste_fill: paste_send:" ] || fail "$(< "$work/trace")"
+	stop
+}
+
+# The baseline is an honest one: no more than two system calls for a request, but for epoll_wait.
+t_lo_epoll_system_calls() {
+	local hist=/sys/kernel/tracing/events/raw_syscalls/sys_enter calls
+	[ -e $hist/hist ] || skip "no histograms of system calls"
+	serve --
+	later "echo '!hist:keys=id.syscall if comm == \"phttpd\"' > $hist/trigger"
+	echo 'hist:keys=id.syscall if comm == "phttpd"' > $hist/trigger
+	wrk -t1 -c50 -d2 --timeout 60s "$(url 127.0.0.1)/" > "$work/wrk"
+	wrk_is_clean "$work/wrk"
+	cat $hist/hist
+	calls=$(awk '/hitcount:/ && !/sys_epoll_/ { sum += $NF } END { print sum }' $hist/hist)
+	stop
+	[ "$requests" -gt 100 ] || fail "$requests requests"
+	# connections are made and closed, too
+	[ "$calls" -le $((2 * requests + 50 * 12)) ] || fail "$calls system calls for $requests requests"
+}
+
+# Pools with all that was in them, half of them killed under load: what is missing afterwards would be a leak.
+t_lo_memory_comes_back() {
+	to=http://127.0.0.1:$port/
+	memory_comes_back serve -- -n
+}
+
+# memory_comes_back COMMAND...: that starts the server
+memory_comes_back() {
+	local before after
+	for round in 0 1 2 3; do
+		[ $round != 1 ] || before=$(free_memory)
+		"$@"
+		load ${to:+env}
+		if [ $((round % 2)) = 1 ]; then
+			kill_server
+			stop_load
+		else
+			stop_load
+			stop
+		fi
+		poll 20 no_objects_left || fail "objects are left"
+	done
+	after=$(free_memory)
+	echo "free before $before after $after KB"
+	# a pool has 37 MB
+	[ $((before - after)) -lt $((30 * 1024)) ] || fail "$((before - after)) KB are gone"
+}
+
+free_memory() {
+	sync
+	echo 3 > /proc/sys/vm/drop_caches
+	awk '/^MemFree:/ { print $2 }' /proc/meminfo
+}
+
 t_veth_v4() {
 	set_up_veth 1500
 	serve paste0 -- -n
@@ -435,23 +524,24 @@ t_veth_slow_client() {
 
 t_veth_slow_server() {
 	set_up_veth 1500
+	data
 	serve paste0 -- -n -C 256
-	head -c $((16 * MB)) /dev/urandom > "$work/part"
-	ip netns exec paste1 curl -sS --max-time $transfer_limit -H Expect: -X POST -T "$work/part" "http://10.8.0.1:$port/echo" > "$work/back.part" &
+	ip netns exec paste1 curl -sS --max-time $transfer_limit -H Expect: -X POST -T "$work/data" "http://10.8.0.1:$port/echo" > "$work/back.part" &
 	curl=$!
 	pause_server
 	wait "$curl" || fail "curl: $?"
-	cmp "$work/part" "$work/back.part" || fail "what comes back is not what was sent"
+	cmp "$work/data" "$work/back.part" || fail "what comes back is not what was sent"
 	stop
 }
 
 # The server sleeps three times in the middle of a transfer.
 pause_server() {
+	served 1
 	for _ in 1 2 3; do
-		served 200
 		kill -STOP "$server"
 		sleep 1
 		kill -CONT "$server"
+		sleep 0.2
 	done
 }
 
@@ -724,6 +814,34 @@ t_nic_plain_mtu_9000() {
 
 has_carrier() { [ "$(cat "/sys/class/net/$nic/carrier" 2> /dev/null)" = 1 ]; }
 
+# Give the NIC two channels until the case is over.
+set_two_channels() {
+	local before
+	need_nic
+	before=$(ethtool -l "$nic" 2> /dev/null | sed -n '/^Current/,$s/^Combined:[[:space:]]*//p')
+	[ -n "$before" ] || skip "the channels of $nic cannot be set"
+	[ "$before" = 2 ] && return
+	ethtool -L "$nic" combined 2 2> /dev/null || skip "$nic cannot have two channels (with $(nproc) CPU)"
+	later "ethtool -L $nic combined $before"
+	poll_nic
+}
+
+# Each of the two queues has had connections.
+both_queues_were_used() {
+	[ "$(stats sends | awk '$1 > 100' | wc -l)" = 2 ] || fail "answers of the queues: $(stats sends | xargs)"
+}
+
+t_nic_two_queues() {
+	set_two_channels
+	can_hook && skip "hooked it is tested"
+	serve -- -i "$nic" -p 2
+	load
+	served 2000
+	both_queues_were_used
+	stop_clean_load
+	stop
+}
+
 t_nic_without_zero_copy() {
 	need_nic
 	[ "${PASTE_NIC:-}" = virtio ] || skip "$PASTE_NIC has zero copy"
@@ -749,6 +867,25 @@ t_hooked_v4() {
 	[ "$copied" = 0 ] || fail "copied $copied"
 }
 
+t_hooked_sum() {
+	serve_hooked -v
+	outside "$client" sum "$PASTE_ADDR" $port $((8 * MB)) || fail "client"
+	stop
+	[ "$copied" = 0 ] || fail "copied $copied"
+}
+
+t_hooked_tracepoints() {
+	serve_hooked
+	follow_chunks ask_outside > "$work/trace"
+	[ "$(< "$work/trace")" = "paste_comp: paste_deliver: paste_fill: paste_frame: paste_lend: paste_send:" ] ||
+		fail "$(< "$work/trace")"
+	stop
+}
+
+t_hooked_memory_comes_back() {
+	memory_comes_back serve_hooked
+}
+
 t_hooked_v6() {
 	serve_hooked -6
 	echo_pieces_outside "$PASTE_ADDR6"
@@ -756,11 +893,50 @@ t_hooked_v6() {
 	[ "$copied" = 0 ] || fail "copied $copied"
 }
 
-# More than the pool holds: the server keeps it all until the client takes it.
+# More than the pool holds: when the server has too much of it, it lets the client wait.
 t_hooked_64_mb_in_one_request() {
 	serve_hooked
 	echo_file_outside "$PASTE_ADDR"
 	stop
+	[ "$copied" = 0 ] || fail "copied $copied"
+}
+
+# A client that only sends keeps no chunks from the others.
+t_hooked_greedy_client() {
+	serve_hooked
+	host --timeout $((2 * transfer_limit)) "$client" greedy "$PASTE_ADDR" $port $((64 * MB)) "$flag.greedy" > "$work/client" 2>&1 &
+	greedy=$!
+	poll 60 grep -q stuck "$work/client" || fail "client: $(cat "$work/client")"
+	load
+	served 3000
+	[ "$(stat chunks_held)" -lt 2000 ] || fail "$(stat chunks_held) chunks are held"
+	stop_clean_load
+	touch "$flag.greedy"
+	wait "$greedy" || fail "client: $(cat "$work/client")"
+	stop
+	[ "$copied" = 0 ] || fail "copied $copied"
+}
+
+# A thread for each RX queue: connections stay where their packets arrive.
+t_hooked_two_queues() {
+	set_two_channels
+	serve_hooked -p 2
+	load
+	served 3000
+	both_queues_were_used
+	[ "$(stat copy_foreign)" = 0 ] || fail "$(stat copy_foreign) entries came another way"
+	[ "$(stat copy_cross)" = 0 ] || fail "$(stat copy_cross) entries came in the other queue's chunks"
+	stop_clean_load
+	poll 20 no_connections || fail "$(stat conns) connections are left"
+	# All flows to the first queue. (Set after the start of the server: attaching the XDP program resets the table.)
+	ethtool -X "$nic" equal 1 || fail "ethtool -X"
+	later "ethtool -X $nic default"
+	before=$(stats rx_frames | tail -1)
+	load
+	stop_clean_load
+	[ "$(stats rx_frames | tail -1)" = "$before" ] || fail "the second queue gets frames: $(stats rx_frames | xargs)"
+	stop
+	[ "$copied" = 0 ] || fail "copied $copied"
 }
 
 # The number of wrk's requests, of frames by the driver's count and of entries by the module's must agree. At the beginning
@@ -1045,10 +1221,12 @@ t_hooked_settings_changed() {
 	serve_hooked
 	load
 	# what does not fit is refused or ends the zero copy, but nothing breaks
-	set +e
-	ethtool -K "$nic" rxvlan on 2> /dev/null
+	! ip link set "$nic" mtu 9000 2> /dev/null || fail "an MTU of 9000 is not refused"
 	later "ethtool -K $nic rxvlan off"
-	sleep 1
+	if ethtool -K "$nic" rxvlan on 2> /dev/null; then
+		poll 60 reached rx_drop_offload 1 || fail "frames are taken with rx-vlan-offload on"
+	fi
+	set +e
 	ethtool -K "$nic" rxvlan off
 	ip link set "$nic" mtu 1400 2> /dev/null
 	later "ip link set $nic mtu 1500"
@@ -1416,7 +1594,9 @@ t_rmmod() {
 	rmmod paste || poll 10 rmmod paste || fail "rmmod right after"
 	stop_load
 	[ ! -e /dev/paste ] || fail "/dev/paste is still there"
+	before=$(dmesg | grep -c 'paste.* loaded')
 	reload || fail "cannot load it again"
+	[ "$(dmesg | grep -c 'paste.* loaded')" = $((before + 1)) ] || fail "loading does not print one line"
 	serve -- -n
 	ask 127.0.0.1
 	stop
@@ -1455,6 +1635,7 @@ wait_for_nic() {
 	[ -d "/sys/class/net/$nic" ] || echo "$1" > "/sys/bus/pci/drivers/$PASTE_NIC/bind"
 	poll 20 test -d "/sys/class/net/$nic"
 	ethtool -K "$nic" rxvlan off lro off > /dev/null 2>&1
+	ethtool -L "$nic" combined 1 > /dev/null 2>&1
 	ip addr add "$PASTE_ADDR/24" dev "$nic"
 	sysctl -qw "net.ipv6.conf.$nic.accept_dad=0"
 	ip addr add "$PASTE_ADDR6/64" dev "$nic" nodad
@@ -1509,7 +1690,7 @@ run_case() {
 		undo=(true)
 		servers=0
 		to=
-		rm -f "$flag"
+		rm -f "$flag"*
 		trap end_case EXIT
 		"$name"
 	) > "$work/output" 2>&1 &

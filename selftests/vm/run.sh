@@ -11,7 +11,7 @@ module loaded; pass on its output and exit status. build/ of the tree is shared 
   --kernel 6.1|6.12|VERSION  kernel (6.12): the newest of that series in /boot, or exactly VERSION
   --nic ixgbe|i40e|virtio|none  the data NIC (ixgbe)
   --net tap|pair       what the NIC is connected to (tap): the host, or a second one in the guest's network namespace "peer"
-  --queues N           NIC channels (default: what the driver chooses)
+  --queues N           NIC channels (1; virtio: what the driver chooses); ixgbe has at most as many as there are CPUs
   --pm SIZE            an NVDIMM of SIZE (K, M or G), as /dev/pmem0
   --pm-file FILE       keep the NVDIMM's content in FILE, across runs
   --smp N              virtual CPUs (1)
@@ -215,19 +215,22 @@ add_nic() {
 	if [ "$nic" = virtio ]; then
 		device=virtio-net-pci
 		options=,romfile=
-		[ "${queues:-1}" = 1 ] || options+=,mq=on,vectors=$((2 * queues + 2))
+		[ "$tap_queues" = 1 ] || options+=,mq=on,vectors=$((2 * tap_queues + 2))
 	fi
 	arguments+=(
 		-device "pcie-root-port,id=port$index,chassis=$((index + 1)),slot=$((index + 1))"
 		-device "$device,id=nic$index,netdev=net$index,bus=port$index,mac=52:54:00:09:00:0$((2 - index))$options"
 	)
 }
+# How many queues a virtio NIC could have; the tap must have as many.
+tap_queues=1
+if [ "$nic" = virtio ] && [ "$net" = tap ]; then
+	tap_queues=${queues:-2}
+fi
 agent=()
 if [ "$nic" = none ]; then
 	:
 elif [ "$net" = tap ]; then
-	tap_queues=1
-	[ "$nic" != virtio ] || tap_queues=${queues:-1}
 	agent=(--tap "$tap_queues")
 	arguments+=(-netdev "tap,id=net0,ifname=tap0,script=no,downscript=no,vhost=off,queues=$tap_queues")
 	add_nic 0

@@ -4,7 +4,7 @@
 # usage: suite.sh [NIC [PART...]]
 #
 # All tests of the module, as one KTAP stream with a line per test; NIC is what run.sh was told (ixgbe, i40e, virtio, none).
-# Parts: uapi conn ring life pmem net; all of these without names. nic: what depends on the NIC alone. Runs in the VM:
+# Parts: uapi conn ring life hook pmem net; all of these without names. nic: what depends on the NIC alone. Runs in the VM:
 #
 #   selftests/vm/run.sh --kernel 6.12 --nic ixgbe -- selftests/vm/suite.sh ixgbe
 #
@@ -19,7 +19,7 @@ programs=${selftests%/selftests}/build/selftests
 export PASTE_NIC=${1:-${PASTE_NIC:-none}}
 shift $(($# > 0))
 parts=("$@")
-[ $# -gt 0 ] || parts=(uapi conn ring life pmem net)
+[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem net)
 
 slow=${PASTE_SLOW:-1}
 n=0 passed=0 failed=0 skipped=0
