@@ -82,6 +82,13 @@ static inline void paste_free_dummy(struct net_device *dev)
 }
 #endif
 
+/* 6.6: TCP learns how much of the receive buffer's space is payload; before, it took half. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+#define PASTE_TCP_ASSUMES_HALF 1
+#else
+#define PASTE_TCP_ASSUMES_HALF 0
+#endif
+
 /*
  * 6.2 [6.1 LTS kept the old one]: AF_XDP rings are vmalloc memory, which can be
  * pinned; before, they were one compound page in a PFN mapping, which cannot.

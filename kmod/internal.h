@@ -352,8 +352,9 @@ struct paste_conn *paste_tap_get(struct paste_queue *q, u32 handle); /* ERR_PTR 
 void paste_tap_put(struct paste_conn *c);			     /* any context */
 
 /* stream.c */
-void paste_stream_pull(struct paste_conn *c);	 /* socket lock, softirq or process */
-void paste_stream_resume(struct paste_queue *q); /* process context */
+void paste_stream_pull(struct paste_conn *c);	    /* socket lock, softirq or process */
+void paste_stream_resume(struct paste_queue *q);    /* process context */
+void paste_stream_fit_window(struct paste_conn *c); /* socket lock */
 
 /* tx.c */
 int paste_tx_init(struct paste_queue *q);

@@ -258,6 +258,28 @@ static void stream_fit_rcvbuf(struct paste_conn *c)
 	WRITE_ONCE(tcp_sk(sk)->window_clamp, tcp_win_from_space(sk, share));
 }
 
+/*
+ * A packet by reference takes up a whole chunk, whatever is in it. A TCP that
+ * does not learn that reckons with half of the buffer being payload. It would
+ * promise the peer more than fits, and when that comes copy all that waits in
+ * the socket into smaller packets. So after each packet let it promise what
+ * still fits (rcv_ssthresh); it raises that by itself again. Socket lock held.
+ */
+void paste_stream_fit_window(struct paste_conn *c)
+{
+	u32 frame = c->q->slice->pool->chunk_size + SKB_TRUESIZE(128), window;
+	struct tcp_sock *tp = tcp_sk(c->sk);
+	u64 room;
+
+	if (!PASTE_TCP_ASSUMES_HALF || !READ_ONCE(c->q->nic_ifindex))
+		return;
+	room = (u64)max(c->sk->sk_rcvbuf - atomic_read(&c->sk->sk_rmem_alloc), 0) * tp->advmss;
+	if ((u64)tp->rcv_ssthresh * frame <= room)
+		return;
+	window = max_t(u32, div_u64(room, frame), 2 * tp->advmss);
+	WRITE_ONCE(tp->rcv_ssthresh, min(tp->rcv_ssthresh, window));
+}
+
 /* Read what there is. Socket lock held, softirq or process. */
 void paste_stream_pull(struct paste_conn *c)
 {

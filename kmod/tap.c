@@ -50,6 +50,7 @@ static void tap_data_ready(struct sock *sk)
 			WRITE_ONCE(c->q->napi_id, id);
 		if (list_empty_careful(&c->stall))
 			paste_stream_pull(c);
+		paste_stream_fit_window(c);
 	}
 	rcu_read_unlock();
 }
