@@ -610,6 +610,16 @@ TEST_F(pool, args__refused)
 
 #pragma GCC diagnostic pop
 
+/* As before there were files. */
+TEST_F(pool, size__first_version)
+{
+	struct paste_ioc_pool a = { .size = PASTE_POOL_SIZE_VER0, .fd = -1, .n_rx = 64, .addr = 7 };
+
+	EXPECT_EQ(0, call(self->fd, PASTE_IOC_POOL, &a));
+	EXPECT_EQ(65 * 4096, a.bytes);
+	EXPECT_EQ(7, a.addr);
+}
+
 TEST_F(pool, header__says_it_all)
 {
 	static const __u32 sizes[] = { 0, 4096, 2048 };
@@ -1325,7 +1335,8 @@ TEST(info__says_what_it_can)
 	ASSERT_LE(0, fd);
 	ASSERT_EQ(0, ctx_info(fd, &info));
 	EXPECT_EQ(sizeof(info), info.size);
-	EXPECT_EQ(PASTE_FEAT_PLAIN | PASTE_FEAT_HOOKED, info.features);
+	EXPECT_EQ(PASTE_FEAT_PLAIN | PASTE_FEAT_HOOKED | PASTE_FEAT_DEVDAX,
+		  info.features & ~PASTE_FEAT_FSDAX);
 	EXPECT_LE(8192, info.max_chunks);
 	EXPECT_LE(8, info.max_queues);
 	EXPECT_LE(1024, info.max_conns);
