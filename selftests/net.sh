@@ -1263,8 +1263,18 @@ pm_mount() {
 	pm=/run/paste-pm
 	mkdir -p "$pm"
 	mount -o dax /dev/pmem0 "$pm" || skip "no DAX with $1"
-	later "umount $pm 2> /dev/null"
+	later pm_clean_up
 	pool=$pm/pool
+}
+
+# A server that is still there holds the file system.
+# shellcheck disable=SC2317 # called by end_case
+pm_clean_up() {
+	if [ -n "${server:-}" ]; then
+		kill -9 "$server" 2> /dev/null
+		wait "$server" 2> /dev/null
+	fi
+	mountpoint -q "$pm" && poll 30 umount "$pm" 2> /dev/null
 }
 
 pm_namespace() {
@@ -1273,11 +1283,18 @@ pm_namespace() {
 
 pm_devdax() {
 	need_pm
-	later "pm_namespace -m fsdax"
+	later pm_end_devdax
 	pm_namespace -m devdax --align=4k
 	pool=$(echo /dev/dax*)
 	python3 -c 'import mmap, os, sys
 mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 4096)[:] = bytes(4096)' "$pool"
+}
+
+# shellcheck disable=SC2317 # called by end_case
+pm_end_devdax() {
+	[ -z "${server:-}" ] || kill -9 "$server" 2> /dev/null
+	wait 2> /dev/null
+	ndctl create-namespace -f -e namespace0.0 -m fsdax > /dev/null 2>&1
 }
 
 # Not a moment after the last close, and whole.
@@ -1366,7 +1383,8 @@ t_pm_refused() {
 	pm_mount ext4
 	pm_refused 'persistent memory' /dev/shm/pool
 	[ ! -e /dev/shm/pool ] || fail "a file was left behind on tmpfs"
-	pm_refused 'persistent memory' "$tree/build/selftests/pmserve"
+	head -c 8192 /dev/zero > "$work/file"
+	pm_refused 'persistent memory' "$work/file"
 	pm_refused 'no such file' "$pm/none/pool"
 	pm_refused 'no such device\|not on' /dev/zero
 	echo "a text" > "$pm/text"

@@ -54,22 +54,36 @@ static void on_term(int sig)
 	stop = 1;
 }
 
-static void send_entry(__u32 conn, __u32 chunk, __u32 off, __u32 len, __u32 flags, __u64 cookie)
-{
-	struct paste_tx *t;
-
-	while (!(t = paste_tx_reserve(&q)))
-		if (paste_sync(&q, 0, 0))
-			errx(1, "sync");
-	*t = (struct paste_tx){ conn, chunk, off, len, flags, cookie };
-	paste_tx_submit(&q);
-}
-
 static void give_back(__u32 chunk)
 {
 	while (paste_fill(&q, chunk))
 		if (paste_sync(&q, 0, 0))
 			errx(1, "sync");
+}
+
+static void handle_comp(const struct paste_comp *c)
+{
+	if (c->cookie & FILL)
+		give_back((__u32)c->cookie);
+	else if (c->cookie & CLOSE && (c->result >= 0 || paste_detach(&q, c->conn) <= 0))
+		close((__u32)c->cookie);
+}
+
+static void take_comps(void)
+{
+	for (; paste_comp_peek(&q); paste_comp_release(&q, 1))
+		handle_comp(paste_comp_at(&q, 0));
+}
+
+static void send_entry(__u32 conn, __u32 chunk, __u32 off, __u32 len, __u32 flags, __u64 cookie)
+{
+	struct paste_tx *t;
+
+	for (; !(t = paste_tx_reserve(&q)); take_comps())
+		if (paste_sync(&q, 0, 0))
+			errx(1, "sync");
+	*t = (struct paste_tx){ conn, chunk, off, len, flags, cookie };
+	paste_tx_submit(&q);
 }
 
 /* Keep it, or give it back. What is kept is made durable, as a store would. */
@@ -126,20 +140,11 @@ static void handle_rx(const struct paste_rx *r)
 	}
 }
 
-static void handle_comp(const struct paste_comp *c)
-{
-	if (c->cookie & FILL)
-		give_back((__u32)c->cookie);
-	else if (c->cookie & CLOSE && (c->result >= 0 || paste_detach(&q, c->conn) <= 0))
-		close((__u32)c->cookie);
-}
-
 static void turn(void)
 {
 	int ret;
 
-	for (; paste_comp_peek(&q); paste_comp_release(&q, 1))
-		handle_comp(paste_comp_at(&q, 0));
+	take_comps();
 	for (; paste_rx_peek(&q); paste_rx_release(&q, 1))
 		handle_rx(paste_rx_at(&q, 0));
 	ret = paste_sync(&q, 0, 0);

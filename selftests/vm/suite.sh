@@ -71,6 +71,7 @@ for part in "${parts[@]}"; do
 		mapfile -t cases < <(sed -n 's/^\(t_nic_[a-z0-9_]*\)() {.*/\1/p' "$selftests/net.sh")
 		run_part net timeout $((300 * slow)) "$selftests/net.sh" "${cases[@]}"
 		;;
+	pmem) run_part pmem timeout $((600 * slow)) "$programs/pmem" ;;
 	*) run_part "$part" timeout $((300 * slow)) "$programs/$part" ;;
 	esac
 done
