@@ -405,16 +405,17 @@ static int tap_attach_sock(struct paste_queue *q, struct sock *sk, struct paste_
 		paste_fail(text, err, "no handle for another connection");
 		goto err_free;
 	}
+	a->conn = c->handle;
+	atomic64_inc(&paste_made[PASTE_OBJ_CONN]);
 	lock_sock(sk);
 	err = tap_attach_locked(c, text);
-	release_sock(sk);
+	release_sock(sk); /* from here on a send with CLOSE may have detached and freed it */
 	if (err)
 		goto err_handle;
-	atomic64_inc(&paste_made[PASTE_OBJ_CONN]);
-	a->conn = c->handle;
 	return 0;
 
 err_handle:
+	atomic64_dec(&paste_made[PASTE_OBJ_CONN]);
 	xa_erase_bh(&q->ctx->conns, PASTE_CONN_INDEX(c->handle));
 err_free:
 	sock_put(sk);
