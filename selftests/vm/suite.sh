@@ -4,7 +4,8 @@
 # usage: suite.sh [NIC [PART...]]
 #
 # All tests of the module, as one KTAP stream with a line per test; NIC is what run.sh was told (ixgbe, i40e, virtio, none).
-# Parts: uapi conn ring life hook pmem net; all of these without names. nic: what depends on the NIC alone. Runs in the VM:
+# Parts: uapi conn ring life hook pmem net; all of these without names. nic: what depends on the NIC alone. By name only: fuzz,
+# for FUZZ_SECONDS (15); fail_nth, for kernels with fault injection. Runs in the VM:
 #
 #   selftests/vm/run.sh --kernel 6.12 --nic ixgbe -- selftests/vm/suite.sh ixgbe
 #
@@ -56,6 +57,8 @@ run_part() {
 			planned=${BASH_REMATCH[1]}
 		elif [[ $line == '# '* && ! $line =~ ^#\ +(RUN|OK|PASSED|Starting|Totals) ]]; then
 			printf '%s\n' "$line"
+		elif [[ $line == 'robust: '* ]]; then
+			printf '%s\n' "$line"
 		fi
 	done < <("$@" 2>&1)
 	[ "$seen" = "${planned:-none}" ] || result 'not ok' "$part # $seen of ${planned:-unknown} tests ran"
@@ -72,6 +75,8 @@ for part in "${parts[@]}"; do
 		run_part net timeout $((300 * slow)) "$selftests/net.sh" "${cases[@]}"
 		;;
 	pmem) run_part pmem timeout $((600 * slow)) "$programs/pmem" ;;
+	fuzz) run_part fuzz timeout $(((${FUZZ_SECONDS:-15} + 200) * slow)) "$programs/fuzz" -t "${FUZZ_SECONDS:-15}" ;;
+	fail_nth) run_part fail_nth timeout $((1200 * slow)) "$programs/fail_nth" ;;
 	*) run_part "$part" timeout $((300 * slow)) "$programs/$part" ;;
 	esac
 done
