@@ -6,8 +6,8 @@ usage: agent.py [--timeout SECONDS] [--tap QUEUES] -- QEMU...
 
 Runs QEMU (in the current directory) with four sockets appended to its command line: the guest's stdout and stderr, which are
 copied to ours, the port over which the guest's `host` has commands run here, and the monitor. Makes the tap device first
-if asked to. Exits with 0 when QEMU ended by itself, 124 when it had to be stopped, 125 for anything else; how the
-guest's command ended is not known here.
+if asked to. Exits with 0 when QEMU ended by itself, 124 when it had to be stopped, 137 when it was killed, 125 for anything
+else; how the guest's command ended is not known here. Who wants to cut the power finds QEMU's process id in VM_QEMU.
 
 Whoever starts this puts it into a network namespace of its own: nothing here may touch a network that others use.
 """
@@ -181,6 +181,12 @@ class Commands:
         for ident in idents:
             self.kill(ident)
 
+    def wait_all(self, seconds):
+        """Let them end by themselves for so long."""
+        end = time.monotonic() + seconds
+        while self.running and time.monotonic() < end:
+            time.sleep(0.1)
+
 
 def stop(process):
     """Politely first: wrk and iperf print what they have."""
@@ -228,6 +234,7 @@ def main():
             return 125
 
     qemu, ours = start_qemu(args.qemu)
+    os.environ['VM_QEMU'] = str(qemu.pid)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         monitor = Monitor(ours['monitor'])
@@ -239,7 +246,12 @@ def main():
         for thread in copies:
             thread.start()
         try:
-            status = 125 if qemu.wait(args.timeout) else 0
+            ended = qemu.wait(args.timeout)
+            status = 125 if ended else 0
+            if ended == -signal.SIGKILL:
+                # Who has cut the power wants to write down what there was at that moment.
+                commands.wait_all(20)
+                status = 137
         except subprocess.TimeoutExpired:
             status = 124
         finally:

@@ -32,7 +32,8 @@ KERNEL_IMAGE and KERNEL_MODULES (.../lib/modules/VERSION) name another kernel th
 all time limits, here and in the tests: for kernels that look for trouble and hosts that have other work to do.
 
 Exit status: that of COMMAND; 124 after a timeout; 125 when the VM could not be started, died, or its kernel log has a
-warning in it. The logs of a failed run are kept in build/vm/.
+warning in it; 137 when what ran at the other end has killed QEMU, whose process id it finds in VM_QEMU: a power cut. The logs
+of a failed run are kept in build/vm/.
 END
 }
 
@@ -252,7 +253,7 @@ fi
 (cd "$run" && VM_TREE=$tree exec "${isolate[@]}" "$here/agent.py" --timeout "$timeout" "${agent[@]}" -- \
 	"$qemu" "${arguments[@]}") 2> >(tee "$run/stderr.log" >&2) &
 agent_pid=$!
-status=0
+status=0 cut=0
 wait $agent_pid || status=$?
 [ -z "$verbose" ] || kill "$tail_pid"
 
@@ -263,6 +264,9 @@ if [ $status = 124 ]; then
 	say "stopped after $timeout s; the end of the console:"
 	tail -20 "$run/console.log" >&2
 	exit 124
+elif [ $status = 137 ]; then
+	cut=137
+	echo 0 > "$run/status" # only what the kernel has said until then can be wrong
 elif [ $status != 0 ]; then
 	failed=1
 	exit "$status"
@@ -286,4 +290,5 @@ if grep -hE "$bad" "$run/console.log" "$run/dmesg.log" 2> /dev/null | awk "!seen
 	[ "$status" != 0 ] || status=125
 fi
 [ "$status" = 0 ] || failed=1
+[ "$status" != 0 ] || status=$cut
 exit "$status"
