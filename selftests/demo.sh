@@ -4,6 +4,9 @@
 # make demo: the same small HTTP server with epoll and with PASTE, on a stock kernel with the stock ixgbe driver on an emulated
 # NIC, under wrk with 50 connections. KERNEL=6.1 for the older kernel. The emulated CPU makes absolute numbers meaningless and
 # flatters batching: the ratio says which way, not how far. VM_OPTIONS has more options for vm/run.sh.
+#
+# Then the server keeps what it gets, where the NIC has put it: in a log in persistent memory. The VM's power is cut under
+# load, and after the next boot everything that a client outside saw acknowledged must be there.
 
 set -euo pipefail
 
@@ -62,7 +65,18 @@ compare() {
 	if [ $zerocopy != 1 ] || [ $copied != 0 ]; then
 		die "the NIC did not receive into the pool, or something was copied"
 	fi
-	echo "demo: ok"
+}
+
+# Both lives of the VM, from outside.
+cut_power() {
+	local log=$tree/build/demo-crash.log acked records lost
+
+	echo "demo: POSTs of 1 KB into a write-ahead log on persistent memory, and then a power cut"
+	"$here/crash.sh" --kernel "${KERNEL:-6.12}" --cuts 1 --size 1024 wal-x > "$log" || die "$(grep -m 1 '^not ok' "$log")"
+	grep '^#' "$log"
+	# crash: cuts N acked N records N lost N
+	read -r _ _ _ _ acked _ records _ lost < <(tail -1 "$log")
+	echo "demo: wal acked=$acked recovered=$records lost=$lost"
 }
 
 if [ "${1:-}" = --in-guest ]; then
@@ -71,4 +85,6 @@ else
 	make -s -C "$tree" lib tools
 	# shellcheck disable=SC2086 # several words
 	"$here/vm/run.sh" --kernel "${KERNEL:-6.12}" --nic ixgbe --timeout 300 ${VM_OPTIONS:-} -- "$here/demo.sh" --in-guest
+	cut_power
+	echo "demo: ok"
 fi
