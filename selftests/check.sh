@@ -17,9 +17,9 @@ set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-fast=(build style unit store)
+fast=(build style unit store damage)
 # The first VM of a kernel has DKMS build the module, which the second one finds: not both at the same time.
-all=("${fast[@]}" vm-{6.12,6.1}-ixgbe vm-{6.12,6.1}-virtio demo)
+all=("${fast[@]}" vm-{6.12,6.1}-ixgbe vm-{6.12,6.1}-virtio crash-{6.12,6.1} demo)
 
 steps=()
 while [ $# -gt 0 ]; do
@@ -55,7 +55,9 @@ run_step() {
 	style) selftests/style.sh ;;
 	unit) make -s -C selftests unit && make -s -C tools/phttpd sim ;;
 	store) unshare --map-root-user --net selftests/net.sh --no-module ;;
+	damage) selftests/damage.sh ;;
 	vm-* | rate-*) run_in_vm "$1" ;;
+	crash-*) selftests/crash.sh --kernel "${1#crash-}" ;;
 	demo) selftests/demo.sh ;;
 	*) echo "no step $1"; return 1 ;;
 	esac

@@ -4,7 +4,7 @@
 # usage: suite.sh [NIC [PART...]]
 #
 # All tests of the module, as one KTAP stream with a line per test; NIC is what run.sh was told (ixgbe, i40e, virtio, none).
-# Parts: uapi conn ring life hook pmem net; all of these without names. nic: what depends on the NIC alone. By name only: fuzz,
+# Parts: uapi conn ring life hook pmem net damage; all of these without names. nic: what depends on the NIC alone. By name only: fuzz,
 # for FUZZ_SECONDS (15); fail_nth, for kernels with fault injection. Runs in the VM:
 #
 #   selftests/vm/run.sh --kernel 6.12 --nic ixgbe -- selftests/vm/suite.sh ixgbe
@@ -20,7 +20,7 @@ programs=${selftests%/selftests}/build/selftests
 export PASTE_NIC=${1:-${PASTE_NIC:-none}}
 shift $(($# > 0))
 parts=("$@")
-[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem net)
+[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem net damage)
 
 slow=${PASTE_SLOW:-1}
 n=0 passed=0 failed=0 skipped=0
@@ -48,7 +48,7 @@ result() {
 run_part() {
 	local part=$1 line planned='' seen=0 begin=$SECONDS prefix=$1.
 	shift
-	[ "$part" != net ] || prefix=
+	case $part in net | damage) prefix= ;; esac
 	while IFS= read -r line; do
 		if [[ $line =~ ^(ok|not\ ok)\ +[0-9]+\ +(.*)$ ]]; then
 			seen=$((seen + 1))
@@ -69,6 +69,7 @@ echo "TAP version 13"
 for part in "${parts[@]}"; do
 	case $part in
 	net) run_part net timeout $((1200 * slow)) "$selftests/net.sh" ;;
+	damage) run_part damage timeout $((600 * slow)) "$selftests/damage.sh" --pm ;;
 	nic)
 		run_part uapi timeout $((60 * slow)) "$programs/uapi" -f bind
 		mapfile -t cases < <(sed -n 's/^\(t_nic_[a-z0-9_]*\)() {.*/\1/p' "$selftests/net.sh")
