@@ -14,7 +14,7 @@ DKMS_DIR := $(DESTDIR)/usr/src/paste-$(VERSION)
 Q := $(if $(filter 1,$(V)),,@)
 export V prefix DESTDIR
 
-.PHONY: all module lib tools deps demo check check-debug install uninstall dkms-install abi clean help
+.PHONY: all module lib tools deps demo check check-debug bench install uninstall dkms-install abi clean help
 
 all: module lib tools
 
@@ -50,6 +50,11 @@ check-debug:
 	$(Q)selftests/deps.sh --debug
 	$(Q)selftests/check-debug.sh
 
+# At most two and a half hours; QUICK=1: six minutes. For choices: selftests/bench/run.sh --help
+bench:
+	$(Q)selftests/deps.sh --bench
+	$(Q)selftests/bench/run.sh $(if $(QUICK),--quick)
+
 install: lib tools
 	$(Q)$(MAKE) -C lib install
 	$(Q)$(MAKE) -C tools install
@@ -82,6 +87,7 @@ help:
 	@echo 'demo          requests per second with and without PASTE, in a VM with an emulated NIC'
 	@echo 'check         all tests: style, unit tests, VMs with 6.1 and 6.12'
 	@echo 'check-debug   the tests on kernels built with KASAN, lockdep and others: takes hours'
+	@echo 'bench         servers with and without PASTE against each other, in VMs; QUICK=1: 6 minutes'
 	@echo 'install       lib, header, man pages and tools, below DESTDIR and prefix (/usr/local)'
 	@echo 'uninstall     remove what install has installed'
 	@echo 'dkms-install  copy the module sources to where DKMS finds them'

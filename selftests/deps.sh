@@ -1,11 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# usage: deps.sh [--debug]
+# usage: deps.sh [--debug | --bench]
 #
 # make deps: install what building, the demo and the tests need, from Debian 12's own packages. Does nothing, quickly, when
 # nothing is missing. Changes no apt configuration, and only fetches package lists when the ones that are there do not do.
-# --debug: also what building kernels needs, for make check-debug.
+# --debug: also what building kernels needs, for make check-debug. --bench: also what make bench needs.
 
 set -euo pipefail
 
@@ -25,7 +25,10 @@ packages=(
 	# running the VM, and what the tests run in it and beside it
 	busybox-static cpio curl e2fsprogs ethtool iproute2 iputils-ping kmod ndctl nginx-light procps seabios tcpdump wrk xfsprogs
 )
-[ "${1:-}" != --debug ] || packages+=(bc bison flex linux-source-6.1)
+case ${1:-} in
+--debug) packages+=(bc bison flex linux-source-6.1) ;;
+--bench) packages+=(gnuplot-nox liburing-dev) ;;
+esac
 
 say() { printf 'deps: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
