@@ -5,7 +5,7 @@
 usage: report.py DIRECTORY
 
 DIRECTORY holds the results, *.json; the plots go there, as *.svg: requests per second and instructions per request over
-connections for each workload, kernel and NIC.
+connections, for each workload, kernel and NIC with several numbers of connections.
 """
 
 import glob
@@ -86,7 +86,8 @@ def main():
         print('\n%s, kernel %s, %s, %d vCPU, %d queue(s), median of %d round(s):' % (
             *group, first['vcpus'], first['queues'], first['rounds']))
         table(results)
-        plot(directory, group, results)
+        if len({result['conns'] for result in results}) > 1:
+            plot(directory, group, results)
 
 
 main()

@@ -17,13 +17,21 @@ Lists are separated by spaces.
   --seconds S      of one measurement (3)
   --queues N       NIC queues, and server threads (1)
   --smp N          virtual CPUs (1)
-  --minutes M      begin no round that would not be over after so many, in each VM (75)
+  --minutes M      begin nothing more after so many, in each VM (75)
   --profile        write instructions per request by kernel function as well: build/bench/profile-*.txt
   --quick          rpc64 at 1, 50 and 100 connections, two short rounds without epoll-busy: 6 minutes
 
-Results: build/bench/KERNEL-NIC.json, a table, and *.svg. The table's "insn" are the guest's instructions per request, without
-the repeats of string instructions, which are "rep", and without what a server that polls executes while there is nothing to
-do; "user" are those of them outside the kernel.
+Results: a table, build/bench/*.svg, and build/bench/KERNEL-NIC.json, a list of objects for each workload, conns and server:
+  rps, rps_spread    requests per second, the median, and the rounds' range as a share of it
+  p50_us, p99_us, p999_us   latency as wrk sees it
+  insn_per_req       guest instructions, without the next two; user_per_req and kernel_per_req are its parts
+  rep_per_req        repeats of string instructions
+  poll_insn_per_req  what a server that polls executed while there was nothing to do
+  halts_per_req      times that the guest went idle
+  batch              requests per round of the server's loop that found some
+  packets_per_doorbell  replies given to the NIC at once (paste, limit), else null
+  requests, errors   counted in a round (median), seen by wrk (sum)
+  media_ns           wal1k-slow: latency that was added to the medium
 END
 }
 

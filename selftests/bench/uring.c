@@ -297,12 +297,13 @@ static void conn_received(struct conn *c, const struct io_uring_cqe *cqe)
 
 static void conn_sent(struct conn *c, int result)
 {
+	bool failed = result < 0 || (size_t)result < c->out->len;
+
 	c->sending = false;
-	if (result < 0 || (size_t)result < c->out->len)
-		c->closing = true;
-	text_done(c);
-	while (c->closing && result < 0 && c->out)
+	do {
 		text_done(c);
+	} while (failed && c->out);
+	c->closing |= failed;
 	conn_go_on(c);
 }
 
