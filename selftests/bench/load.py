@@ -160,11 +160,11 @@ def main():
         sock = wait_for_server(options.url)
         if options.put:
             put(options.url, options.put)
-        idle = Window(IDLE_SECONDS, *source)
+        idle = Window(IDLE_SECONDS, *source) if options.poll else None
         sock.close()
         window, latencies = run_wrk(options, directory, source, counter, path)
     poll_instructions = 0
-    if options.poll:
+    if idle:
         loop = idle.executed.find_loop(options.poll)
         poll_instructions = window.executed.take_off(loop, window.executed.entries_at(options.poll))
     print(json.dumps({**summary(window, poll_instructions), **latencies}))
