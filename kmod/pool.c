@@ -352,23 +352,28 @@ void paste_slice_destroy(struct paste_slice *slice)
 	kfree(slice);
 }
 
-static vm_fault_t pool_fault(struct vm_fault *vmf)
+/*
+ * All of it at once, so that the data path has no page faults. Pages that are
+ * neighbours in memory too go in one piece.
+ */
+static int pool_map_pages(const struct paste_pool *pool, struct vm_area_struct *vma)
 {
-	struct paste_pool *pool = vmf->vma->vm_private_data;
+	unsigned long i = vma->vm_pgoff, left = vma_pages(vma), addr = vma->vm_start, pfn, n;
+	int err = 0;
 
-	if (vmf->pgoff >= pool->n_pages)
-		return VM_FAULT_SIGBUS;
-	return vmf_insert_pfn(vmf->vma, vmf->address, page_to_pfn(pool->pages[vmf->pgoff]));
+	for (; left && !err; left -= n, i += n, addr += n << PAGE_SHIFT) {
+		pfn = page_to_pfn(pool->pages[i]);
+		for (n = 1; n < left && page_to_pfn(pool->pages[i + n]) == pfn + n; n++)
+			;
+		err = remap_pfn_range(vma, addr, pfn, n << PAGE_SHIFT, vma->vm_page_prot);
+	}
+	return err;
 }
-
-static const struct vm_operations_struct pool_vm_ops = {
-	.fault = pool_fault,
-};
 
 /*
  * PFN mapping: no page references (they would break the idle test), so no GUP,
- * O_DIRECT or vmsplice from the pool either. Shared only: vmf_insert_pfn() has
- * a BUG_ON for private writable mappings.
+ * O_DIRECT or vmsplice from the pool either. Shared only: a private mapping
+ * would get copies.
  */
 int paste_pool_mmap(struct paste_pool *pool, struct vm_area_struct *vma)
 {
@@ -385,7 +390,5 @@ int paste_pool_mmap(struct paste_pool *pool, struct vm_area_struct *vma)
 	}
 	vm_flags_clear(vma, VM_MAYEXEC);
 	vm_flags_set(vma, VM_PFNMAP | VM_IO | VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
-	vma->vm_private_data = pool; /* lives as long as the file, which the vma holds */
-	vma->vm_ops = &pool_vm_ops;
-	return 0;
+	return pool_map_pages(pool, vma);
 }

@@ -146,7 +146,8 @@ void paste_tx_complete(struct paste_queue *q)
 		tx_free_send(q, s);
 	}
 	paste_ring_publish(&q->comp);
-	atomic64_add(sends - q->n_sends, &paste_gone[PASTE_OBJ_SEND]); /* once: all queues share it */
+	atomic64_add(sends - q->n_sends,
+		     &paste_gone[PASTE_OBJ_SEND]); /* once: all queues share it */
 	paste_stat_add(q, PASTE_STAT_COMPS, n);
 	paste_stat_add(q, PASTE_STAT_SEND_BYTES, bytes);
 	paste_stat_add(q, PASTE_STAT_SEND_ERRORS, errors);
