@@ -25,12 +25,25 @@ uint64_t storage_log_bytes(const struct options *o)
 	return o->zero_copy ? o->store_bytes / POOL_SHARE : o->store_bytes;
 }
 
+static bool has_logs(const struct options *o)
+{
+	char path[PATH_MAX];
+
+	return (size_t)snprintf(path, sizeof(path), "%s/log.0", o->dir) < sizeof(path) &&
+	       !access(path, F_OK);
+}
+
 void storage_pool_path(const struct options *o, char *path, size_t size)
 {
 	if (!o->recover_only && mkdir(o->dir, 0700) && errno != EEXIST)
 		die(o->dir, errno);
 	if ((size_t)snprintf(path, size, "%s/pool", o->dir) >= size)
 		die(o->dir, ENAMETOOLONG);
+	/* The pool is made before the logs. A new one would not have what they refer to. */
+	if (access(path, F_OK) && has_logs(o)) {
+		fprintf(stderr, "phttpd: %s is missing, but there are logs\n", path);
+		exit(EXIT_FAILURE);
+	}
 }
 
 static void describe(const struct options *o, struct store_opts *so)
