@@ -23,7 +23,8 @@ fi
 [ "$DAMAGE_ISOLATED" = no ] || ip link set lo up
 
 port=60100
-way=() # options that every server gets
+way=()    # options that every server gets
+rounds=10 # of random damage
 
 fail() {
 	echo "$*" > "$work/reason"
@@ -407,7 +408,7 @@ t_slots_zeroed() {
 # Anything anywhere but in the header page: nothing wrong is served, and the server lives.
 t_random() {
 	local round name
-	for round in $(seq 10); do
+	for round in $(seq $rounds); do
 		for name in wal tree kv; do
 			pristine $name
 			python3 - "$stores/$name"/[lp]o* << 'END'
@@ -464,7 +465,7 @@ parent=$tree/build
 case ${1:-} in
 --pm)
 	shift
-	way=(-n -x) parent=/run/damage
+	way=(-n -x) rounds=2 parent=/run/damage
 	"$here/vm/pm.sh" --new $parent || exit
 	mapfile -t cases < <(sed -n 's/^\(t_pool[a-z0-9_]*\)() {.*/\1/p' "$0")
 	cases+=(t_kill t_kill_full_store t_kill_while_starting t_log_missing t_all_data_flipped t_random)
