@@ -437,7 +437,7 @@ class Client:
     def acked(self):
         return sum(store.acked for store in self.stores)
 
-    def load(self, least, kill):
+    def load(self, least, kill, full):
         """Write and read until each store has acknowledged enough, and on until a moment that nobody knows."""
         def next_request(store):
             self.serial += 1
@@ -453,11 +453,11 @@ class Client:
             self.feed(connection, next_request)
         while end is None or (time.monotonic() < end and self.acked() < enough):
             self.step(next_request, answered)
-            if end is None and all(store.acked >= least for store in self.stores):
+            if end is None and all(store.acked >= least and (store.full or not full) for store in self.stores):
                 end = time.monotonic() + random.uniform(0, 2)
                 enough = self.acked() + random.randint(0, 2 * least * len(self.stores))
             for store in self.stores:
-                if store.full and store.acked < least:
+                if store.full and store.acked < least and not full:
                     raise Failure('%s: full after %d requests' % (store.name, store.acked))
         for pid in kill:
             os.kill(pid, signal.SIGKILL)
@@ -493,6 +493,7 @@ def main():
     parser.add_argument('--forget', action='append', default=[], metavar='WAL', help='it was made anew after the dump')
     parser.add_argument('--damaged', action='store_true', help='404 and 500 are right answers, too')
     parser.add_argument('--load', type=int, metavar='N', help='load until each store has acknowledged N writes')
+    parser.add_argument('--full', action='store_true', help='and each store has answered that it is full')
     parser.add_argument('--kill', type=int, action='append', default=[], metavar='PID', help='whom to kill then')
     parser.add_argument('--size', type=int, help='of all values (default: mixed)')
     parser.add_argument('state')
@@ -507,7 +508,7 @@ def main():
             if store.name in args.forget:
                 store.forget()
         if args.load and not any(store.wrong for store in client.stores):
-            client.load(args.load, args.kill)
+            client.load(args.load, args.kill, args.full)
     except (Failure, OSError) as error:
         print('not ok %s' % error)
         return 1
