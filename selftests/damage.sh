@@ -54,6 +54,7 @@ serve() {
 	shift
 	kind_options "$name"
 	port=$((port + 1))
+	: > "$log" # now: what an earlier server had said is not an answer
 	"$phttpd" -P $port -L 8 "${options[@]}" "$@" 2> "$log" &
 	server=$!
 	servers+=("$server")

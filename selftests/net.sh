@@ -110,6 +110,7 @@ serve() {
 	fi
 	shift
 	server_log=$work/server.$((++servers))
+	: > "$server_log" # now: what another case had there is not an answer
 	"${prefix[@]}" "$phttpd" -P "$port" -S "$@" 2> "$server_log" &
 	server=$!
 	poll 20 server_is_up || fail "phttpd $*: $(tail -1 "$server_log")"
@@ -1309,6 +1310,7 @@ pm_unmount() {
 # serve_pm OPTION...: start pmserve with its pool in $pool.
 serve_pm() {
 	pm_log=$work/server.$((++servers)) pm_out=$work/pmserve.out
+	: > "$pm_log"
 	"$tree/build/selftests/pmserve" "$@" $port "$pool" > "$pm_out" 2> "$pm_log" &
 	server=$!
 	poll 60 pm_is_up || fail "pmserve $*: $(tail -1 "$pm_log")"
