@@ -27,6 +27,7 @@ median() {
 measure() {
 	local log=/run/demo.log load
 
+	: > $log
 	"$phttpd" -P $port -l 64 "$@" 2> $log &
 	for _ in $(seq 100); do
 		grep -q '^phttpd: port' $log && break
