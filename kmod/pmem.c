@@ -43,7 +43,9 @@
 
 static bool fsdax_by_users;
 module_param(fsdax_by_users, bool, 0644);
-MODULE_PARM_DESC(fsdax_by_users, "pools in FS-DAX files without CAP_SYS_ADMIN (N)");
+MODULE_PARM_DESC(
+	fsdax_by_users,
+	"pools in FS-DAX files without CAP_SYS_ADMIN, for users trusted with the file system (N)");
 
 /* Pages that lie side by side in memory as in the file. */
 struct pmem_extent {

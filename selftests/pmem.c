@@ -533,10 +533,12 @@ TEST_F_TIMEOUT(fsdax, guard__nobody_moves_blocks, 120)
 TEST_F_TIMEOUT(fsdax, guard__against_racing_fallocate, 120)
 {
 	int status, tries = 60;
+	void *kept = mmap(NULL, POOL, RW, SYNCED, self->fd, 0); /* as paste.h wants it */
 	bool existed;
 	struct ctx c;
 	pid_t pid;
 
+	ASSERT_NE(MAP_FAILED, kept);
 	pid = fork();
 	if (!pid) {
 		for (;;) {
@@ -553,6 +555,7 @@ TEST_F_TIMEOUT(fsdax, guard__against_racing_fallocate, 120)
 	}
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
+	munmap(kept, POOL);
 }
 
 /* --- the end */

@@ -242,14 +242,19 @@ struct paste_ioc_pool {
  *
  * The fd is open for reading and writing, and the caller has mapped the file
  * from its start, at least as far as the pool goes, at addr: one mapping,
- * MAP_SHARED_VALIDATE | MAP_SYNC, PROT_READ | PROT_WRITE. It is needed for the
- * call only; afterwards the pool is seen through the context like any other.
+ * MAP_SHARED_VALIDATE | MAP_SYNC, PROT_READ | PROT_WRITE. The pool is seen
+ * through the context like any other, but keep this mapping until the context
+ * is closed (libpaste does): a fallocate(2) of another task that was past its
+ * checks when the call came, and only waited for the inode, is stopped by the
+ * pages' being in use, and file systems look at that only while the file is
+ * mapped. Without it such a race frees blocks that are received into.
  * What can be such a file:
  *
  *   FS-DAX      a regular file on ext4 or xfs, mounted with -o dax. Kernels from
  *               6.15 on cannot (EOPNOTSUPP): take device-dax there. Needs
  *               CAP_SYS_ADMIN, or the module's parameter fsdax_by_users, as it
- *               makes the file one that nobody else can change, see below.
+ *               makes the file one that nobody else can change, see below, and
+ *               as who unmaps it too early can harm the whole file system.
  *   device-dax  with 4 KiB alignment:
  *               ndctl create-namespace -m devdax --align=4k
  *               (2 MiB, the default, is refused: its pages have one count for
