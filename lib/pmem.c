@@ -133,6 +133,8 @@ static void file_say(char *text, const char *path, int err)
 		paste_say(text, "%.80s: not on persistent memory (no MAP_SYNC)", path);
 	else if (err == -EBADMSG)
 		paste_say(text, "%.80s: too short for a pool", path);
+	else if (err == -EBUSY)
+		paste_say(text, "%.80s: another context or swapon has this file", path);
 	else if (err == -EINVAL)
 		paste_say(text, "%.60s: cannot map 4 KiB: a device-dax needs --align=4k", path);
 	else
@@ -149,6 +151,8 @@ int paste_file_open(struct paste_file *f, const char *path, size_t len, char *te
 	if (f->fd < 0)
 		f->fd = errno == ENOENT ? file_make(path, len) : -errno;
 	err = f->fd < 0 ? f->fd : file_map_pool(f, len);
+	if (err == -ETXTBSY) /* marked: no new mapping to write to it */
+		err = -EBUSY;
 	errno = saved;
 	if (err) {
 		file_say(text, path, err);
