@@ -46,7 +46,7 @@ run_in_vm() {
 		;;
 	rate-*) command=(selftests/rate.sh) ;;
 	esac
-	selftests/vm/run.sh --kernel "$kernel" --nic "$nic" --timeout 1800 "${options[@]}" -- "${command[@]}"
+	selftests/vm/run.sh --kernel "$kernel" --nic "$nic" --timeout 4200 "${options[@]}" -- "${command[@]}"
 }
 
 run_step() {

@@ -68,8 +68,8 @@ run_part() {
 echo "TAP version 13"
 for part in "${parts[@]}"; do
 	case $part in
-	net) run_part net timeout $((1200 * slow)) "$selftests/net.sh" ;;
-	damage) run_part damage timeout $((600 * slow)) "$selftests/damage.sh" --pm ;;
+	net) run_part net timeout $((2400 * slow)) "$selftests/net.sh" ;;
+	damage) run_part damage timeout $((900 * slow)) "$selftests/damage.sh" --pm ;;
 	nic)
 		run_part uapi timeout $((60 * slow)) "$programs/uapi" -f bind
 		mapfile -t cases < <(sed -n 's/^\(t_nic_[a-z0-9_]*\)() {.*/\1/p' "$selftests/net.sh")
