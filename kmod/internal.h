@@ -103,7 +103,7 @@ struct paste_slice {
 	struct paste_slice_table t; /* lock */
 	struct paste_pool *pool;    /* constant */
 	u32 first;		    /* constant; chunk 0 of t is this chunk of the pool */
-	u32 low;		    /* constant; see rx.c */
+	u32 low;		    /* set at bind, before frames come; see rx.c */
 	/*
 	 * References that an idle page has: the pool's, and
 	 * GUP_PIN_COUNTING_BIAS while a UMEM pins it. Computed, never sampled:

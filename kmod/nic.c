@@ -449,6 +449,8 @@ int paste_nic_bind(struct paste_queue *q, struct paste_ioc_nic_bind *a, struct p
 		return -ENOMEM;
 	nic->q = q;
 	nic->xsk.entries = a->entries;
+	/* of what the NIC has when all is well at most half: chunks that were filled are found free only on demand */
+	q->slice->low = min(q->slice->t.n / 8, a->entries / 2);
 	nic->nic_queue = a->nic_queue;
 	INIT_LIST_HEAD(&nic->list);
 	err = nic_set_up(nic, a, text, &pinned);

@@ -325,7 +325,6 @@ struct paste_slice *paste_slice_create(struct paste_pool *pool, u32 first, u32 n
 	spin_lock_init(&slice->lock);
 	slice->pool = pool;
 	slice->first = first;
-	slice->low = n / 8;
 	slice->idle_refs = pool->page_refs;
 	t = &slice->t;
 	t->n = n;
