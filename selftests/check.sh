@@ -6,9 +6,9 @@ usage() {
 usage: check.sh [--fast] [STEP...]
 
 make check: run the steps (all of them, or with --fast those that need no VM, or the named ones), two at a time where they do
-not disturb each other, and print, last, "N passed, N failed, N skipped". The output of a step is shown when it ends, and kept in
-build/check/STEP.log. VM_OPTIONS has more options for vm/run.sh, PASTE_SLOW a factor for all time limits (a host with other
-work). Also by name: rate-KERNEL-NIC (rate.sh: figures, for a quiet machine). The steps are:
+not disturb each other, and print, last, what has failed and "N passed, N failed, N skipped". The output of a step is shown when
+it ends, and kept in build/check/STEP.log. VM_OPTIONS has more options for vm/run.sh, PASTE_SLOW a factor for all time limits (a
+host with other work). Also by name: rate-KERNEL-NIC (rate.sh: figures, for a quiet machine). The steps are:
 END
 	printf '  %s\n' "${all[@]}"
 }
@@ -94,6 +94,7 @@ count_results() {
 logs=build/check
 mkdir -p "$logs"
 passed=0 failed=0 skipped=0
+failures= # a line for each, shown again at the end: a log may be cut
 declare -A step_of=() start_of=() # by the process group of a running step
 
 # VMs emulate one CPU each and keep another busy for a part of the time with what runs outside, so that two share two cores
@@ -137,6 +138,7 @@ finish_step() {
 		p=1
 	fi
 	echo "== $step: $p passed, $f failed, $s skipped, $((SECONDS - start_of[$1])) s"
+	[ "$f" = 0 ] || failures+="$(grep -aE '^[# \t]*not ok' "$logs/$step.log" || echo "$step has ended with status $2")"$'\n'
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 	unset "step_of[$1]" "start_of[$1]"
 }
@@ -187,5 +189,6 @@ while [ ${#step_of[@]} -gt 0 ]; do
 	wait_for_step
 done
 
+printf %s "$failures"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ] && [ $passed -gt 0 ]

@@ -1588,7 +1588,14 @@ t_pm_example() {
 persist_says() {
 	"$tree/build/tools/persist" "$pm" > "$work/persist" &
 	server=$!
-	poll 60 sh -c "printf '%s' '$1' | nc -N -w 5 127.0.0.1 7003 2> /dev/null | grep -q ok" || fail "no answer to $1"
+	poll 60 sh -c 'ss -Hltn sport = :7003 | grep -q .' || fail "it does not listen"
+	# It sees the word and the end of the connection at once.
+	kill -STOP $server
+	printf '%s' "$1" | nc -N -w 20 127.0.0.1 7003 > "$work/answer" &
+	poll 20 sh -c 'ss -Htn state close-wait sport = :7003 | grep -q .' || fail "$1 does not arrive"
+	kill -CONT $server
+	wait $!
+	[ "$(cat "$work/answer")" = ok ] || fail "no answer to $1"
 	kill_server
 	[ "$(cat "$work/persist")" = "$2" ] || fail "'$(cat "$work/persist")' instead of '$2'"
 }

@@ -73,6 +73,7 @@ int main(int argc, char **argv)
 		if (!paste_attach(&q, sock, 0, &conn))
 			while (!paste_sync(&q, 0, PASTE_FOREVER) && keep(&p, &q, conn))
 				;
+		paste_sync(&q, 0, 0); /* rings the doorbell of the last answer */
 		paste_detach(&q, conn);
 	}
 	return 1;
