@@ -51,7 +51,7 @@ run_in_vm() {
 
 run_step() {
 	case $1 in
-	build) make lib tools abi && make -C lib check && make -C tools/phttpd check && make -C selftests ;;
+	build) make lib tools abi && make -C lib check && make -C tools/phttpd check speed && make -C selftests ;;
 	style) selftests/style.sh ;;
 	unit) make -s -C selftests unit && make -s -C tools/phttpd sim ;;
 	store) "${isolate[@]}" selftests/net.sh --no-module ;;

@@ -68,9 +68,10 @@ def half(address, port, size):
     body = (PATTERN * (int(size) // 251 + 1))[:int(size)]
     sock = connect(address, port)
     sock.sendall(b'POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n' % len(body))
-    # the answer comes while the request is sent: half of it fits into buffers
-    sock.sendall(body)
-    sock.shutdown(socket.SHUT_WR)
+    sender = threading.Thread(target=lambda: (sock.sendall(body), sock.shutdown(socket.SHUT_WR)), daemon=True)
+    sender.start()
+    # The FIN should be there before the answer is. What does not fit into buffers cannot be sent before that is taken.
+    sender.join(2)
     data = read_head(sock)
     while True:
         more = sock.recv(65536)

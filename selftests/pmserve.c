@@ -30,6 +30,9 @@
 #define CLOSE  (1ULL << 32) /* in a cookie: the rest is a socket */
 #define FILL   (1ULL << 33) /* in a cookie: the rest is a chunk to fill */
 #define PART   (200 << 10)  /* bytes that -o takes from the queue */
+#define QUOTA  256	    /* of a connection that is not stopped */
+#define STOP   1024	    /* chunks that an echo's sends hold, at which it is stopped */
+#define GO     512	    /* ... and goes on: the NIC never has too few */
 
 struct kept {
 	__u32 chunk;
@@ -46,6 +49,7 @@ static struct kept *kept;
 static unsigned long n_keep, n_kept, n_posts, n_bytes;
 static int socks[65536];    /* by PASTE_CONN_INDEX() */
 static long missing[65536]; /* bytes of the request's body that have not come */
+static __u32 holds[65536];  /* chunks of the connection's sends */
 static volatile sig_atomic_t stop;
 
 static void on_term(int sig)
@@ -63,9 +67,11 @@ static void give_back(__u32 chunk)
 
 static void handle_comp(const struct paste_comp *c)
 {
-	if (c->cookie & FILL)
+	if (c->cookie & FILL) {
 		give_back((__u32)c->cookie);
-	else if (c->cookie & CLOSE && (c->result >= 0 || paste_detach(&q, c->conn) <= 0))
+		if (--holds[PASTE_CONN_INDEX(c->conn)] == GO)
+			paste_quota(&q, c->conn, QUOTA);
+	} else if (c->cookie & CLOSE && (c->result >= 0 || paste_detach(&q, c->conn) <= 0))
 		close((__u32)c->cookie);
 }
 
@@ -134,6 +140,8 @@ static void handle_rx(const struct paste_rx *r)
 		missing[i] = 0;
 	} else if (echo) {
 		n_bytes += r->len;
+		if (++holds[i] == STOP)
+			paste_quota(&q, r->conn, 0);
 		send_entry(r->conn, r->chunk, r->off, r->len, 0, FILL | r->chunk);
 	} else {
 		serve_entry(r);
@@ -157,7 +165,7 @@ static void accept_one(int listener)
 	int fd = accept(listener, NULL, NULL);
 	__u32 conn;
 
-	if (fd >= 0 && paste_attach(&q, fd, 0, &conn))
+	if (fd >= 0 && paste_attach(&q, fd, QUOTA, &conn))
 		close(fd);
 	else if (fd >= 0)
 		socks[PASTE_CONN_INDEX(conn)] = fd;
