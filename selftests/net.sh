@@ -113,7 +113,7 @@ serve() {
 	: > "$server_log" # now: what another case had there is not an answer
 	"${prefix[@]}" "$phttpd" -P "$port" -S "$@" 2> "$server_log" &
 	server=$!
-	poll 20 server_is_up || fail "phttpd $*: $(tail -1 "$server_log")"
+	poll 60 server_is_up || fail "phttpd $*: $(tail -1 "$server_log")"
 	[ -d "/proc/$server" ] || fail "phttpd $*: $(tail -1 "$server_log")"
 }
 
@@ -425,7 +425,7 @@ memory_comes_back() {
 			stop_load
 			stop
 		fi
-		poll 20 no_objects_left || fail "objects are left"
+		poll 60 no_objects_left || fail "objects are left"
 	done
 	after=$(free_memory)
 	echo "free before $before after $after KB"
@@ -510,7 +510,7 @@ t_veth_resets() {
 	set_up_veth 1500
 	serve paste0 -- -n
 	n1 "$client" reset 10.8.0.1 $port 40 || fail "client"
-	poll 20 no_connections || fail "$(stat conns) connections are left"
+	poll 60 no_connections || fail "$(stat conns) connections are left"
 	ask 10.8.0.1 n1
 	stop
 }
@@ -685,7 +685,7 @@ store_kill() {
 		serve -- -d "$dir" "$kind" -p $threads "${zero_copy[@]}" "$@"
 		[ ! -e "$work/there" ] || "${from[@]}" "$store" verify "$at" $port "$work/there"
 		"${from[@]}" "$store" load 127.0.0.1 $port 60 "$work/there" > "$work/load" &
-		poll 20 grep -q ready "$work/load" || fail "no load"
+		poll 60 grep -q ready "$work/load" || fail "no load"
 		sleep 1
 		kill_server
 		wait "$!" || fail "the client did not like it"
@@ -929,7 +929,7 @@ t_hooked_two_queues() {
 	[ "$(stat copy_foreign)" = 0 ] || fail "$(stat copy_foreign) entries came another way"
 	[ "$(stat copy_cross)" = 0 ] || fail "$(stat copy_cross) entries came in the other queue's chunks"
 	stop_clean_load
-	poll 20 no_connections || fail "$(stat conns) connections are left"
+	poll 60 no_connections || fail "$(stat conns) connections are left"
 	# All flows to the first queue. (Set after the start of the server: attaching the XDP program resets the table.)
 	ethtool -X "$nic" equal 1 || fail "ethtool -X"
 	later "ethtool -X $nic default"
@@ -953,7 +953,7 @@ t_hooked_50000_requests() {
 	poll 180 reached sends 51000 || fail "$(stat sends) answers"
 	stop_clean_load
 	total=$(wrk_requests "$work/wrk")
-	poll 20 no_connections || fail "$(stat conns) connections are left"
+	poll 60 no_connections || fail "$(stat conns) connections are left"
 	frames=$(($(stat rx_frames) - frames))
 	after=$(driver_packets)
 	payload=$(($(stat rx_byref) + $(stat rx_unattached) + $(stat rx_lowwater)))
@@ -1041,7 +1041,7 @@ t_hooked_other_traffic() {
 t_hooked_tcpdump() {
 	serve_hooked
 	tcpdump -i "$nic" -w "$work/pcap" -s 96 -c 2000 tcp port $port 2> /dev/null &
-	poll 20 test -e "$work/pcap" || fail "tcpdump does not start"
+	poll 60 test -e "$work/pcap" || fail "tcpdump does not start"
 	load
 	served 2000
 	stop_clean_load
@@ -1055,7 +1055,7 @@ t_hooked_client_killed() {
 		load
 		kill_load
 	done
-	poll 20 no_connections || fail "$(stat conns) connections are left"
+	poll 60 no_connections || fail "$(stat conns) connections are left"
 	ask_outside
 	stop
 }
@@ -1087,7 +1087,7 @@ t_hooked_half_close() {
 t_hooked_resets() {
 	serve_hooked
 	outside "$client" reset "$PASTE_ADDR" $port 100 || fail "client"
-	poll 20 no_connections || fail "$(stat conns) connections are left"
+	poll 60 no_connections || fail "$(stat conns) connections are left"
 	ask_outside
 	stop
 }
@@ -1209,7 +1209,7 @@ t_hooked_link_down() {
 	load
 	outside --monitor set_link nic0 off > /dev/null || skip "no monitor"
 	later "host --monitor set_link nic0 on > /dev/null"
-	poll 20 has_no_carrier || fail "the carrier stays"
+	poll 60 has_no_carrier || fail "the carrier stays"
 	outside --monitor set_link nic0 on > /dev/null
 	poll_nic
 	poll_by_reference
@@ -1277,7 +1277,7 @@ pm_clean_up() {
 		kill -9 "$server" 2> /dev/null
 		wait "$server" 2> /dev/null
 	fi
-	mountpoint -q "$pm" && poll 30 umount "$pm" 2> /dev/null
+	mountpoint -q "$pm" && poll 60 umount "$pm" 2> /dev/null
 }
 
 pm_namespace() {
@@ -1441,13 +1441,13 @@ print("ready", flush=True)
 time.sleep(2)
 s.sendall(bytes(8000))
 time.sleep(60)' $port > "$work/client" &
-	poll 20 grep -q ready "$work/client" || fail "no connection"
+	poll 60 grep -q ready "$work/client" || fail "no connection"
 	later "tc qdisc del dev lo root"
 	tc qdisc add dev lo root netem delay 8s || skip "no netem"
 	sleep 11.5 # the request is there, the answer is not
 	kill_server
 	! umount "$pm" 2> /dev/null || fail "a file system is unmounted whose bytes are still to be sent"
-	poll 40 umount "$pm" 2> /dev/null || fail "the file is never given back"
+	poll 60 umount "$pm" 2> /dev/null || fail "the file is never given back"
 	e2fsck -fn /dev/pmem0 > "$work/fsck" 2>&1 || fail "the file system is damaged: $(tail -3 "$work/fsck")"
 }
 
@@ -1594,7 +1594,7 @@ persist_says() {
 	# It sees the word and the end of the connection at once.
 	kill -STOP $server
 	printf '%s' "$1" | nc -N -w 20 127.0.0.1 7003 > "$work/answer" &
-	poll 20 sh -c 'ss -Htn state close-wait sport = :7003 | grep -q .' || fail "$1 does not arrive"
+	poll 60 sh -c 'ss -Htn state close-wait sport = :7003 | grep -q .' || fail "$1 does not arrive"
 	kill -CONT $server
 	wait $!
 	[ "$(cat "$work/answer")" = ok ] || fail "no answer to $1"
@@ -1665,14 +1665,14 @@ t_hooked_driver_unbound() {
 # The driver again, with the settings that vm/init had made.
 wait_for_nic() {
 	[ -d "/sys/class/net/$nic" ] || echo "$1" > "/sys/bus/pci/drivers/$PASTE_NIC/bind"
-	poll 20 test -d "/sys/class/net/$nic"
+	poll 60 test -d "/sys/class/net/$nic"
 	ethtool -K "$nic" rxvlan off lro off > /dev/null 2>&1
 	ethtool -L "$nic" combined 1 > /dev/null 2>&1
 	ip addr add "$PASTE_ADDR/24" dev "$nic"
 	sysctl -qw "net.ipv6.conf.$nic.accept_dad=0"
 	ip addr add "$PASTE_ADDR6/64" dev "$nic" nodad
 	ip link set "$nic" up
-	poll 20 has_carrier
+	poll 60 has_carrier
 }
 
 t_hooked_after_driver_bound_again() {
@@ -1688,7 +1688,7 @@ t_hooked_nic_removed() {
 	serve_hooked
 	load
 	outside --monitor device_del nic0 > /dev/null || skip "no monitor"
-	poll 30 test ! -d "/sys/class/net/$nic" || fail "the NIC does not go"
+	poll 60 test ! -d "/sys/class/net/$nic" || fail "the NIC does not go"
 	ask 127.0.0.1
 	stop_load
 	stop
@@ -1728,7 +1728,7 @@ run_case() {
 	) > "$work/output" 2>&1 &
 	wait $!
 	status=$?
-	if [ $status = 0 ] && ! poll 20 no_objects_left; then
+	if [ $status = 0 ] && ! poll 60 no_objects_left; then
 		status=1
 		echo "objects are left: $("$pastectl" info | awk '/^objects/ { on = 1; next } on && $NF { printf "%s ", $0 }')" > "$work/reason"
 	fi
