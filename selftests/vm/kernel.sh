@@ -16,7 +16,7 @@ kasan.config (the default) and kcsan.config, and what only one kernel has in kas
 build fails if one line of these is not in the kernel's .config in the end.
 
 The result is in a cache outside the tree, keyed by everything that goes into it; a build takes up to 15 minutes on two idle
-cores. Removing the cache directory is always safe.
+cores, and goes on where it was interrupted. Removing the cache directory is always safe.
 END
 }
 
@@ -63,15 +63,22 @@ if [ -d "$result" ]; then
 	echo "$result"
 	exit
 fi
-work=$(mktemp -d "$cache/.build.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+# What an interrupted build has compiled is not compiled again; that of other configurations is of no use any more.
+work=$cache/.build-$series-$sanitizer-$key
+for other in "$cache/.build-$series-$sanitizer"-*; do
+	[ "$other" = "$work" ] || rm -rf "$other"
+done
+mkdir -p "$work"
 
 # What a make that called us says to its children is not for the kernel.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES V ARCH CROSS_COMPILE O M INSTALL_MOD_PATH
 
 unpack() {
-	mkdir "$work/src"
-	tar -C "$work/src" --strip-components=1 --exclude='linux-source-*/Documentation/*/*' -xf "$source"
+	[ ! -d "$work/src" ] || return 0
+	rm -rf "$work/part"
+	mkdir "$work/part"
+	tar -C "$work/part" --strip-components=1 --exclude='linux-source-*/Documentation/*/*' -xf "$source"
+	mv "$work/part" "$work/src"
 }
 
 configure() {
@@ -100,6 +107,7 @@ keep_build_tree() {
 
 collect() {
 	local release
+	rm -rf "$work/out"
 	mkdir "$work/out"
 	# Symbols for the messages are in the kernel itself. Not compressed: the emulated CPU would take long to unpack it.
 	strip -o "$work/out/vmlinux" "$work/src/vmlinux"
@@ -121,8 +129,8 @@ if ! wait $!; then
 	die "the build failed; all of its output is in $log"
 fi
 mv -T "$work/out" "$result"
-rm -f "$log"
+rm -rf "$log" "$work"
 # Not in a subshell, whose times these would be.
-times > "$work/times"
-say "built in $((SECONDS - start)) s; CPU time, user and system: $(tail -1 "$work/times")"
+times > "$result/times"
+say "built in $((SECONDS - start)) s; CPU time, user and system: $(tail -1 "$result/times")"
 echo "$result"
