@@ -155,6 +155,17 @@ static int queue_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
+/* remap_vmalloc_range() wants memory that was not charged to a cgroup. */
+static int queue_map_rings(struct vm_area_struct *vma, void *rings)
+{
+	unsigned long addr = vma->vm_start;
+	int err = 0;
+
+	for (; addr < vma->vm_end && !err; addr += PAGE_SIZE, rings += PAGE_SIZE)
+		err = vm_insert_page(vma, addr, vmalloc_to_page(rings));
+	return err;
+}
+
 static int queue_mmap(struct file *file, struct vm_area_struct *vma)
 {
 	struct paste_queue *q = file->private_data;
@@ -164,16 +175,17 @@ static int queue_mmap(struct file *file, struct vm_area_struct *vma)
 		return -EPERM;
 	if (!(vma->vm_flags & VM_MAYSHARE))
 		return -EINVAL;
-	vm_flags_set(vma, VM_DONTCOPY);
+	/* VM_IO: without it madvise(MADV_DOFORK) would undo VM_DONTCOPY */
+	vm_flags_set(vma, VM_IO | VM_DONTCOPY | VM_DONTEXPAND | VM_DONTDUMP);
 	vm_flags_clear(vma, VM_MAYEXEC);
 	if (off == PASTE_MMAP_KERN && len == q->kern_len) {
 		if (vma->vm_flags & VM_WRITE)
 			return -EACCES;
 		vm_flags_clear(vma, VM_MAYWRITE);
-		return remap_vmalloc_range(vma, q->kern, 0);
+		return queue_map_rings(vma, q->kern);
 	}
 	if (off == PASTE_MMAP_USER && len == q->user_len)
-		return remap_vmalloc_range(vma, q->user, 0);
+		return queue_map_rings(vma, q->user);
 	return -EINVAL;
 }
 

@@ -80,6 +80,12 @@
 #define PASTE_TX_COPY_MAX 256
 #define PASTE_MIN_CHUNKS  64
 
+/*
+ * For memory whose size the caller chose: charged to its cgroup, and refused
+ * where there is none, without the OOM killer and without a word in the log.
+ */
+#define PASTE_GFP_SIZED (GFP_KERNEL_ACCOUNT | __GFP_RETRY_MAYFAIL | __GFP_NOWARN)
+
 struct paste_pool {
 	/* set at create, then constant */
 	struct page **pages;

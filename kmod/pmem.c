@@ -190,7 +190,7 @@ static int pmem_make_extents(struct paste_pmem *pm, struct page **pages, struct 
 
 	for (i = 1; i < pm->n_pinned; i++)
 		n += !pmem_same_extent(pages, i);
-	pm->extents = kvcalloc(n, sizeof(*pm->extents), GFP_KERNEL_ACCOUNT);
+	pm->extents = kvcalloc(n, sizeof(*pm->extents), PASTE_GFP_SIZED);
 	if (!pm->extents)
 		return -ENOMEM;
 	for (i = 0; i < pm->n_pinned; i++) {

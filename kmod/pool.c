@@ -25,11 +25,11 @@
 
 static struct page *pool_alloc_piece(u32 want, unsigned int *order)
 {
-	gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_ZERO;
+	gfp_t gfp = PASTE_GFP_SIZED | __GFP_ZERO;
 	struct page *page;
 
 	for (*order = min_t(unsigned int, 9, ilog2(want)); *order; --*order) {
-		page = alloc_pages(gfp | __GFP_NOWARN | __GFP_NORETRY, *order);
+		page = alloc_pages(gfp | __GFP_NORETRY, *order);
 		if (page) {
 			split_page(page, *order);
 			return page;
@@ -190,7 +190,7 @@ static int pool_get_pages(struct paste_pool *pool, struct paste_text *text)
 		return paste_fail(text, err,
 				  "n_rx, n_tx: %u pages are more than RLIMIT_MEMLOCK allows",
 				  pages);
-	pool->pages = kvcalloc(pages, sizeof(*pool->pages), GFP_KERNEL_ACCOUNT);
+	pool->pages = kvcalloc(pages, sizeof(*pool->pages), PASTE_GFP_SIZED);
 	if (!pool->pages)
 		return -ENOMEM;
 	if (pool->pmem)
@@ -332,9 +332,9 @@ struct paste_slice *paste_slice_create(struct paste_pool *pool, u32 first, u32 n
 	t->idle = slice_page_idle;
 	t->arg = slice;
 	t->fifo.mask = fifo - 1;
-	t->chunk = kvcalloc(n, sizeof(*t->chunk), GFP_KERNEL_ACCOUNT);
-	t->free = kvcalloc(n, sizeof(*t->free), GFP_KERNEL_ACCOUNT);
-	t->fifo.v = kvcalloc(fifo, sizeof(*t->fifo.v), GFP_KERNEL_ACCOUNT);
+	t->chunk = kvcalloc(n, sizeof(*t->chunk), PASTE_GFP_SIZED);
+	t->free = kvcalloc(n, sizeof(*t->free), PASTE_GFP_SIZED);
+	t->fifo.v = kvcalloc(fifo, sizeof(*t->fifo.v), PASTE_GFP_SIZED);
 	if (!t->chunk || !t->free || !t->fifo.v) {
 		paste_slice_destroy(slice);
 		return NULL;

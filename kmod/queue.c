@@ -71,8 +71,8 @@ static int queue_alloc_rings(struct paste_queue *q, struct paste_ioc_queue *a)
 
 	q->kern_len = PAGE_ALIGN(comp + a->comp_entries * sizeof(struct paste_comp));
 	q->user_len = PAGE_ALIGN(fill + a->fill_entries * sizeof(u32));
-	q->kern = vmalloc_user(q->kern_len);
-	q->user = vmalloc_user(q->user_len);
+	q->kern = __vmalloc(q->kern_len, PASTE_GFP_SIZED | __GFP_ZERO);
+	q->user = __vmalloc(q->user_len, PASTE_GFP_SIZED | __GFP_ZERO);
 	if (!q->kern || !q->user)
 		return -ENOMEM;
 

@@ -654,7 +654,7 @@ int paste_tx_init(struct paste_queue *q)
 	u32 i;
 
 	INIT_DELAYED_WORK(&q->tx_work, tx_work);
-	q->sends = kvcalloc(q->comp.mask + 1, sizeof(*q->sends), GFP_KERNEL_ACCOUNT);
+	q->sends = kvcalloc(q->comp.mask + 1, sizeof(*q->sends), PASTE_GFP_SIZED);
 	if (!q->sends)
 		return -ENOMEM;
 	for (i = 0; i <= q->comp.mask; i++) {

@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -882,6 +883,86 @@ TEST_F(queue, rings__do_not_overlap)
 
 /* ------------------------------------------------------------------------- */
 
+#define CGROUPS "/sys/fs/cgroup"
+#define CGROUP	CGROUPS "/paste-test"
+
+static bool write_file(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY);
+	bool ok = fd >= 0 && write(fd, value, strlen(value)) == (ssize_t)strlen(value);
+
+	close(fd);
+	return ok;
+}
+
+static size_t cgroup_charge(void)
+{
+	int fd = open(CGROUP "/memory.current", O_RDONLY);
+	char s[32] = {};
+
+	if (read(fd, s, sizeof(s) - 1) < 0)
+		s[0] = 0;
+	close(fd);
+	return strtoull(s, NULL, 10);
+}
+
+/* The test in a memory cgroup of its own. */
+FIXTURE(memcg)
+{
+	struct ctx ctx;
+};
+
+FIXTURE_SETUP(memcg)
+{
+	write_file(CGROUPS "/cgroup.subtree_control", "+memory");
+	mkdir(CGROUP, 0755);
+	if (access(CGROUP "/memory.max", W_OK) || !write_file(CGROUP "/cgroup.procs", "0"))
+		SKIP(return, "no memory cgroups");
+	ASSERT_EQ(0, ctx_make(&self->ctx, 0, 512, 0)) TH_LOG("%s", text);
+}
+
+FIXTURE_TEARDOWN(memcg)
+{
+	ctx_close(&self->ctx);
+	write_file(CGROUPS "/cgroup.procs", "0");
+	rmdir(CGROUP);
+}
+
+/* Charges are made in batches of up to 64 pages: nearly all of it is enough. */
+TEST_F(memcg, rings__charged)
+{
+	struct paste_ioc_queue a = {
+		.rx_entries = 65536, .tx_entries = 65536, .fill_entries = 65536, .comp_entries = 64
+	};
+	size_t before = cgroup_charge();
+
+	ASSERT_EQ(0, queue_try(self->ctx.fd, &a)) TH_LOG("%s", text);
+	EXPECT_LE((a.kern_len + a.user_len) / 4 * 3, cgroup_charge() - before);
+	close(a.fd);
+}
+
+/* What does not fit is refused; nobody is killed for it. */
+TEST_F(memcg, limit__enomem)
+{
+	struct paste_ioc_queue small = { .rx_chunks = 64 };
+	int bare = ctx_open();
+	char max[32];
+
+	ASSERT_LE(0, bare);
+	snprintf(max, sizeof(max), "%zu", cgroup_charge() + (2 << 20));
+	ASSERT_TRUE(write_file(CGROUP "/memory.max", max));
+	EXPECT_EQ(-ENOMEM, pool_try(bare, &(struct paste_ioc_pool){ .fd = -1, .n_rx = 4096 }));
+	EXPECT_EQ(-ENOMEM,
+		  QUEUE_TRY(.rx_entries = 65536, .tx_entries = 65536, .fill_entries = 65536));
+	EXPECT_EQ(-ENOMEM, QUEUE_TRY(.comp_entries = 65536));
+	EXPECT_EQ(0, pool_try(bare, &(struct paste_ioc_pool){ .fd = -1, .n_rx = 64 }));
+	EXPECT_EQ(0, queue_try(self->ctx.fd, &small)) TH_LOG("%s", text);
+	close(small.fd);
+	close(bare);
+}
+
+/* ------------------------------------------------------------------------- */
+
 FIXTURE(map)
 {
 	struct ctx ctx;
@@ -1047,6 +1128,8 @@ TEST_F(map, fork__not_inherited)
 
 	/* nor can it be made so */
 	EXPECT_EQ(-1, madvise(self->ctx.base, 4096, MADV_DOFORK));
+	EXPECT_EQ(-1, madvise(self->queue.kern, 4096, MADV_DOFORK));
+	EXPECT_EQ(-1, madvise(self->queue.user, 4096, MADV_DOFORK));
 }
 
 TEST_F(map, fork__child_gets_no_mapping)
