@@ -47,9 +47,9 @@
 
 #define WORKERS	 3
 #define THREADS	 3
-#define OPS	 300	   /* of a thread in a round */
-#define PATIENCE 60000	   /* milliseconds for a round to end */
-#define PLACE	 (1 << 20) /* bytes of a place in the arena */
+#define OPS	 300		/* of a thread in a round */
+#define PATIENCE (60000 * slow) /* milliseconds for a round to end */
+#define PLACE	 (1 << 20)	/* bytes of a place in the arena */
 
 enum {
 	N_CTX = 3,
@@ -637,9 +637,9 @@ static void op_scribble(void)
 /* ---------------------------------------------------------------- ioctls --- */
 
 static const unsigned long commands[] = {
-	PASTE_IOC_INFO,	  PASTE_IOC_POOL,     PASTE_IOC_QUEUE,
-	PASTE_IOC_STATS,  PASTE_IOC_NIC_BIND, PASTE_IOC_NIC_UNBIND,
-	PASTE_IOC_ATTACH, PASTE_IOC_DETACH,   PASTE_IOC_SYNC,
+	PASTE_IOC_INFO,	    PASTE_IOC_POOL,	  PASTE_IOC_QUEUE,  PASTE_IOC_STATS,
+	PASTE_IOC_NIC_BIND, PASTE_IOC_NIC_UNBIND, PASTE_IOC_ATTACH, PASTE_IOC_DETACH,
+	PASTE_IOC_QUOTA,    PASTE_IOC_SYNC,
 };
 
 /* Any call on any fd, with an argument that is good in some words, maybe in memory that changes meanwhile. */
@@ -971,11 +971,11 @@ static void run_round(__u32 seed)
 	}
 }
 
-/* What came since the log was opened, and sounds bad. */
+/* What came since the log was opened, and sounds bad (";BUG": each record begins with ";"). */
 static void check_log(int fd, __u32 seed)
 {
 	static const char *const words[] = { "WARNING:",
-					     "BUG:",
+					     ";BUG",
 					     "Oops",
 					     "KASAN",
 					     "KCSAN",
@@ -984,7 +984,8 @@ static void check_log(int fd, __u32 seed)
 					     "refcount_t:",
 					     "possible circular",
 					     "suspicious RCU",
-					     "Bad page" };
+					     "Bad page",
+					     "Call Trace:" };
 	char line[8192];
 	ssize_t n;
 

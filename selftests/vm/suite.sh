@@ -4,8 +4,8 @@
 # usage: suite.sh [NIC [PART...]]
 #
 # All tests of the module, as one KTAP stream with a line per test; NIC is what run.sh was told (ixgbe, i40e, virtio, none).
-# Parts: uapi conn ring life hook pmem net damage recovery; all of these without names. nic: what depends on the NIC alone. By name only: fuzz,
-# for FUZZ_SECONDS (15); fail_nth, for kernels with fault injection. Runs in the VM:
+# Parts: uapi conn ring life hook pmem net damage recovery fuzz; all of these without names. fuzz takes FUZZ_SECONDS (20) and begins
+# with FUZZ_SEED (1). nic: what depends on the NIC alone. By name only: fail_nth, for kernels with fault injection. Runs in the VM:
 #
 #   selftests/vm/run.sh --kernel 6.12 --nic ixgbe -- selftests/vm/suite.sh ixgbe
 #
@@ -20,9 +20,10 @@ programs=${selftests%/selftests}/build/selftests
 export PASTE_NIC=${1:-${PASTE_NIC:-none}}
 shift $(($# > 0))
 parts=("$@")
-[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem net damage recovery)
+[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem net damage recovery fuzz)
 
 slow=${PASTE_SLOW:-1}
+: "${FUZZ_SECONDS:=20}"
 n=0 passed=0 failed=0 skipped=0
 
 # result TEXT: a line that begins with ok or not ok, without its number
@@ -77,7 +78,7 @@ for part in "${parts[@]}"; do
 		;;
 	pmem) run_part pmem timeout $((600 * slow)) "$programs/pmem" ;;
 	recovery) run_part recovery timeout $((300 * slow)) "$selftests/../build/tools/obj-phttpd/store_speed" --recover 1000000 ;;
-	fuzz) run_part fuzz timeout $(((${FUZZ_SECONDS:-15} + 200) * slow)) "$programs/fuzz" -t "${FUZZ_SECONDS:-15}" ;;
+	fuzz) run_part fuzz timeout $((FUZZ_SECONDS + 200 * slow)) "$programs/fuzz" -s "${FUZZ_SEED:-1}" -t "$FUZZ_SECONDS" ;;
 	fail_nth) run_part fail_nth timeout $((1200 * slow)) "$programs/fail_nth" ;;
 	*) run_part "$part" timeout $((300 * slow)) "$programs/$part" ;;
 	esac
