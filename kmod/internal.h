@@ -62,6 +62,7 @@
 #include <linux/rhashtable.h>
 #include <linux/skbuff.h>
 #include <linux/spinlock.h>
+#include <linux/timer.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
@@ -156,6 +157,15 @@ struct paste_send {
 	s32 result;
 };
 
+/* A qdisc that is held back so that its NIC gets one doorbell for many packets, see tx.c. */
+struct paste_bell {
+	struct Qdisc *qdisc; /* counted, or NULL */
+	bool held;	     /* it cannot run; cleared by us or by late, never by both at once */
+	u32 limit;	     /* sends of one hold; 0: do not hold */
+	u32 left;	     /* of this one */
+	struct timer_list late;
+};
+
 #define PASTE_Q_SYNCING 0 /* bit in queue->state: a thread is in sync */
 
 struct paste_queue {
@@ -187,6 +197,7 @@ struct paste_queue {
 	struct paste_ring fill, tx, comp;
 	struct llist_node *free_sends;
 	u32 n_sends; /* under way */
+	struct paste_bell bell;
 
 	atomic_t n_conns;
 	u32 rcv_share;		     /* most that a socket's receive buffer may be */

@@ -27,6 +27,7 @@
 #include "trace.h"
 
 #define TX_GROUP_MAX 64
+#define TX_BELL_MS   5
 
 static unsigned int doorbell_batch = 64;
 module_param(doorbell_batch, uint, 0644);
@@ -202,14 +203,12 @@ static void tx_group_join(struct paste_conn *c, struct paste_send *s)
  * (sends may sleep), noqueue has nothing to hold, and others do not dequeue in
  * bulk. Under mq that is the leaf of the TX queue of the batch's first
  * connection; packets for other TX queues go out as ever. The hold ends after
- * doorbell_batch sends, or when another task wants the CPU. The device can go
- * down meanwhile: dev_deactivate() waits for the runner.
+ * doorbell_batch sends, or when another task wants the CPU - and after
+ * TX_BELL_MS in any case: we may sleep, for a socket that another task has
+ * locked, for memory, or because our cgroup has used up its time, and nobody but
+ * us shall have to wait for that. The device can go down meanwhile:
+ * dev_deactivate() waits for the runner.
  */
-struct tx_bell {
-	struct Qdisc *held;
-	u32 limit; /* sends of one hold; 0: do not hold */
-	u32 left;  /* of this one */
-};
 
 static struct Qdisc *tx_find_qdisc(struct sock *sk)
 {
@@ -232,7 +231,7 @@ static struct Qdisc *tx_find_qdisc(struct sock *sk)
 }
 
 /* Socket lock held. Hold the qdisc of this socket, if that can be. */
-static void tx_bell_hold(struct tx_bell *bell, struct sock *sk)
+static void tx_bell_hold(struct paste_bell *bell, struct sock *sk)
 {
 	struct Qdisc *qdisc = tx_find_qdisc(sk);
 	bool held;
@@ -244,28 +243,47 @@ static void tx_bell_hold(struct tx_bell *bell, struct sock *sk)
 	held = !test_bit(__QDISC_STATE_DEACTIVATED, &qdisc->state) &&
 	       !__test_and_set_bit(__QDISC_STATE2_RUNNING, &qdisc->state2);
 	spin_unlock_bh(qdisc_lock(qdisc));
-	if (held) {
-		bell->held = qdisc;
-		bell->left = bell->limit;
-	} else {
+	if (!held) {
 		qdisc_put_unlocked(qdisc);
+		return;
 	}
+	bell->qdisc = qdisc;
+	bell->left = bell->limit;
+	bell->held = true;
+	mod_timer(&bell->late, jiffies + msecs_to_jiffies(TX_BELL_MS));
 }
 
-static void tx_bell_ring(struct tx_bell *bell, struct paste_queue *q)
+/* By the timer, or when that is stopped. */
+static void tx_bell_release(struct paste_bell *bell)
 {
-	struct Qdisc *qdisc = bell->held;
+	struct Qdisc *qdisc = bell->qdisc;
 
-	if (!qdisc)
-		return;
-	bell->held = NULL;
+	bell->held = false;
 	spin_lock_bh(qdisc_lock(qdisc));
 	__clear_bit(__QDISC_STATE2_RUNNING, &qdisc->state2); /* as qdisc_run_end() */
 	spin_unlock_bh(qdisc_lock(qdisc));
 	local_bh_disable();
 	__netif_schedule(qdisc); /* runs it in NET_TX, at local_bh_enable() */
 	local_bh_enable();
-	qdisc_put_unlocked(qdisc);
+}
+
+/* The rest of the batch goes out as other packets do, until bell->left is used up. */
+static void tx_bell_late(struct timer_list *t)
+{
+	tx_bell_release(container_of(t, struct paste_bell, late));
+}
+
+static void tx_bell_ring(struct paste_queue *q)
+{
+	struct paste_bell *bell = &q->bell;
+
+	if (!bell->qdisc)
+		return;
+	timer_delete_sync(&bell->late);
+	if (bell->held)
+		tx_bell_release(bell);
+	qdisc_put_unlocked(bell->qdisc);
+	bell->qdisc = NULL;
 	paste_stat_inc(q, PASTE_STAT_DOORBELLS);
 }
 
@@ -341,16 +359,17 @@ static bool tx_send(struct paste_conn *c, struct paste_send *s, bool more)
 }
 
 /* more: the next send is of the same connection and follows at once. */
-static void tx_submit(struct tx_bell *bell, struct paste_send *s, bool more)
+static void tx_submit(struct paste_queue *q, struct paste_send *s, bool more)
 {
+	struct paste_bell *bell = &q->bell;
 	struct paste_conn *c = s->conn;
 	u16 flags = s->flags;
 	bool done;
 
 	if (!bell->left || need_resched())
-		tx_bell_ring(bell, c->q);
+		tx_bell_ring(q);
 	lock_sock(c->sk);
-	if (!bell->held && bell->limit)
+	if (!bell->qdisc && bell->limit)
 		tx_bell_hold(bell, c->sk);
 	if (bell->left)
 		bell->left--;
@@ -465,10 +484,10 @@ void paste_tx_batch(struct paste_queue *q)
 	int n = paste_ring_avail(&q->tx), err;
 	struct paste_send *s, *prev = NULL;
 	u32 batch = READ_ONCE(doorbell_batch), first = q->tx.head, flags;
-	struct tx_bell bell = { .limit = n > 1 && batch > 1 ? batch : 0 };
 
 	if (n < 0)
 		return paste_queue_kill(q);
+	q->bell.limit = n > 1 && batch > 1 ? batch : 0;
 	for (; n && (s = tx_take_send(q)); n--) {
 		flags = tx_read_entry(q, s);
 		err = tx_check(q, s, flags);
@@ -480,12 +499,12 @@ void paste_tx_batch(struct paste_queue *q)
 		if (s->len && s->len <= PASTE_TX_COPY_MAX)
 			paste_stat_inc(q, PASTE_STAT_SEND_COPIED);
 		if (prev)
-			tx_submit(&bell, prev, prev->conn == s->conn);
+			tx_submit(q, prev, prev->conn == s->conn);
 		prev = s;
 	}
 	if (prev)
-		tx_submit(&bell, prev, false);
-	tx_bell_ring(&bell, q);
+		tx_submit(q, prev, false);
+	tx_bell_ring(q);
 	atomic64_add(q->tx.head - first, &paste_made[PASTE_OBJ_SEND]);
 	paste_ring_retire(&q->tx);
 }
@@ -654,6 +673,7 @@ int paste_tx_init(struct paste_queue *q)
 	u32 i;
 
 	INIT_DELAYED_WORK(&q->tx_work, tx_work);
+	timer_setup(&q->bell.late, tx_bell_late, 0);
 	q->sends = kvcalloc(q->comp.mask + 1, sizeof(*q->sends), PASTE_GFP_SIZED);
 	if (!q->sends)
 		return -ENOMEM;

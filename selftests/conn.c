@@ -5,9 +5,11 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -15,6 +17,7 @@
 
 #include <linux/bpf.h>
 #include <linux/sockios.h>
+#include <linux/userfaultfd.h>
 
 #include "util.h"
 #include "harness.h"
@@ -1303,6 +1306,99 @@ TEST_F(data, read__steals_but_breaks_nothing)
 	}
 	s.stop = true;
 	pthread_join(t, NULL);
+}
+
+/* ------------------------------------------------------------------------- */
+
+/* Memory that a userfaultfd has still to provide. */
+static int hole_make(void **hole)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	*hole = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	reg.range = (struct uffdio_range){ (uintptr_t)*hole, 4096 };
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &reg))
+		return -errno;
+	return fd;
+}
+
+/* A socket that a thread has locked: it sends from a hole. */
+struct locker {
+	int sock;
+	int uffd;
+	void *hole;
+	pthread_t thread;
+};
+
+static void *send_hole(void *arg)
+{
+	struct locker *l = arg;
+
+	return (void *)send(l->sock, l->hole, 4096, 0);
+}
+
+static bool lock_socket(struct locker *l, int sock)
+{
+	struct uffd_msg event;
+
+	l->sock = sock;
+	l->uffd = hole_make(&l->hole);
+	return l->uffd >= 0 && !pthread_create(&l->thread, NULL, send_hole, l) &&
+	       read(l->uffd, &event, sizeof(event)) == sizeof(event);
+}
+
+static bool unlock_socket(struct locker *l)
+{
+	struct uffdio_zeropage zero = { .range = { (uintptr_t)l->hole, 4096 } };
+	void *sent;
+
+	if (ioctl(l->uffd, UFFDIO_ZEROPAGE, &zero) || pthread_join(l->thread, &sent))
+		return false;
+	close(l->uffd);
+	munmap(l->hole, 4096);
+	return sent == (void *)4096;
+}
+
+static void *sync_once(void *arg)
+{
+	return (void *)(intptr_t)queue_sync(arg, 0, 0);
+}
+
+/*
+ * A batch holds back the qdisc of its packets. Another task may hold the lock of
+ * one of its sockets for as long as it likes: then the batch waits, but nobody
+ * else who sends through the same interface.
+ */
+TEST(send__locked_socket_delays_nobody_else)
+{
+	struct locker locker;
+	struct setup s;
+	pthread_t t;
+	int sv[2];
+	__u32 conn;
+
+	ASSERT_EQ(0, unshare(CLONE_NEWNET));
+	if (system("tc qdisc replace dev lo root fq_codel"))
+		SKIP(return, "no fq_codel");
+	ASSERT_EQ(0, setup_make(&s, AF_INET, 0, 256, NULL)) TH_LOG("%s", text);
+	ASSERT_EQ(0, setup_attach(&s, 0));
+	ASSERT_EQ(0, tcp_pair(AF_INET, sv));
+	ASSERT_EQ(0, queue_attach(&s.q, sv[0], 0, &conn));
+	ASSERT_TRUE(lock_socket(&locker, sv[0]));
+
+	tx_put(&s.q, s.conn, s.ctx.first_tx, 0, 1000, 0, 1);
+	tx_put(&s.q, conn, s.ctx.first_tx, 0, 1000, 0, 2);
+	ASSERT_EQ(0, pthread_create(&t, NULL, sync_once, &s.q));
+	EXPECT_TRUE(wait_readable(s.sv[1], 1000, SOON));
+
+	EXPECT_TRUE(unlock_socket(&locker));
+	pthread_join(t, NULL);
+	EXPECT_TRUE(wait_readable(sv[1], 5096, SOON));
+	close(sv[0]);
+	close(sv[1]);
+	setup_close(&s);
 }
 
 TEST_HARNESS_MAIN
