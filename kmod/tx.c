@@ -568,11 +568,16 @@ void paste_tx_resume(struct paste_queue *q)
 	spin_unlock_bh(&q->slice->lock);
 }
 
-/* Sends that TCP has not taken are over. Socket lock held, maybe in softirq. */
+/*
+ * Sends that TCP has not taken are over, and one that a batch has looked up and
+ * not submitted yet will be: nobody would continue it. Socket lock held, maybe
+ * in softirq.
+ */
 void paste_tx_cancel(struct paste_conn *c, int err)
 {
 	struct paste_send *s, *next;
 
+	c->tx_err = err;
 	tx_group_close(c);
 	list_for_each_entry_safe(s, next, &c->txq, list)
 	{

@@ -1401,4 +1401,45 @@ TEST(send__locked_socket_delays_nobody_else)
 	setup_close(&s);
 }
 
+/*
+ * A batch has looked up the connections of two sends and waits for the socket of
+ * the first when the second one's is detached - with a full buffer, so that the
+ * send cannot end by itself.
+ */
+TEST(send__detached_under_way)
+{
+	__u64 before[PASTE_OBJ_MAX];
+	struct paste_comp c[2];
+	struct locker locker;
+	struct setup s;
+	pthread_t t;
+	int sv[2];
+	__u32 conn;
+
+	ASSERT_EQ(0, objects_read(before));
+	ASSERT_EQ(0, setup_make(&s, AF_INET, 0, 256, NULL)) TH_LOG("%s", text);
+	ASSERT_EQ(0, setup_attach(&s, 0));
+	ASSERT_EQ(0, tcp_pair(AF_INET, sv));
+	ASSERT_EQ(0, queue_attach(&s.q, sv[0], 0, &conn));
+	while (send(sv[0], text, sizeof(text), MSG_DONTWAIT) > 0)
+		;
+	ASSERT_TRUE(lock_socket(&locker, s.sv[0]));
+
+	tx_put(&s.q, s.conn, s.ctx.first_tx, 0, 1000, 0, 1);
+	tx_put(&s.q, conn, s.ctx.first_tx, 0, 1000, 0, 2);
+	ASSERT_EQ(0, pthread_create(&t, NULL, sync_once, &s.q));
+	sleep_ms(NEVER);
+	EXPECT_EQ(0, queue_detach(&s.q, conn));
+
+	EXPECT_TRUE(unlock_socket(&locker));
+	pthread_join(t, NULL);
+	for (int i = 0; i < 2; i++)
+		ASSERT_TRUE(comp_wait(&s.q, &c[i], SOON));
+	EXPECT_EQ(-ECANCELED, c[c[0].cookie == 1].result);
+	close(sv[0]);
+	close(sv[1]);
+	setup_close(&s);
+	EXPECT_TRUE(objects_wait(before, SOON));
+}
+
 TEST_HARNESS_MAIN
