@@ -540,6 +540,12 @@ static __u32 *word(__u8 *base, __u32 off)
 	return (__u32 *)(base + off % (PLACE - 64) / 4 * 4);
 }
 
+/* Of a queue that was never made there are no entries: then the first. */
+static __u32 slot_of(__u32 index, __u32 entries)
+{
+	return entries ? index & (entries - 1) : 0;
+}
+
 static void put_sends(unsigned int q)
 {
 	struct paste_ioc_queue g = geo[q];
@@ -548,7 +554,7 @@ static void put_sends(unsigned int q)
 	struct paste_tx *e;
 
 	for (; n; n--) {
-		e = (struct paste_tx *)(user_at(q) + g.tx.desc) + (*prod & (g.tx.entries - 1));
+		e = (struct paste_tx *)(user_at(q) + g.tx.desc) + slot_of(*prod, g.tx.entries);
 		chunk = once_in(3) ? g.first_chunk + below(64) : p.first_tx + below(p.n_tx + 1);
 		*e = (struct paste_tx){ .conn = any_conn(), .chunk = once_in(30) ? edge() : chunk };
 		e->off = once_in(2) ? 0 : below(4096);
@@ -566,7 +572,7 @@ static void put_fills(unsigned int q)
 	__u32 *prod = word(user_at(q), g.fill.prod), n = 1 + below(64), start = below(64);
 
 	for (; n; n--) {
-		__u32 *e = (__u32 *)(user_at(q) + g.fill.desc) + (*prod & (g.fill.entries - 1));
+		__u32 *e = (__u32 *)(user_at(q) + g.fill.desc) + slot_of(*prod, g.fill.entries);
 
 		*e = once_in(50) ? edge() : g.first_chunk + (start + n) % 64;
 		__atomic_store_n(prod, *prod + 1, __ATOMIC_RELEASE);
@@ -964,10 +970,12 @@ static void run_round(__u32 seed)
 	for (int i = 0; i < WORKERS; i++) {
 		int status = wait_for(pid[i], end);
 
-		if (status == -1)
+		if (status == -1) {
 			fail("a process does not end", seed);
-		else if (WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status) != SIGKILL)
+		} else if (WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status) != SIGKILL) {
+			printf("# wait status of process %d: %#x\n", i, status);
 			fail("a process broke in a place where it should not", seed);
+		}
 	}
 }
 
