@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /* The end: closing in every order, dying under load, data that is still to be sent. */
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -105,8 +108,11 @@ enum part {
 	MAPS,
 	SOCKETS,
 	PEERS,
+	NETNS, /* the process leaves it: it ends with its last socket */
 	N_PARTS
 };
+
+static int home; /* the network namespace of the test */
 
 static void close_part(struct world *w, enum part part)
 {
@@ -128,6 +134,9 @@ static void close_part(struct world *w, enum part part)
 		for (int i = 0; i < 4; i++)
 			close(w->sv[i][part == PEERS]);
 		break;
+	case NETNS:
+		setns(home, CLONE_NEWNET);
+		break;
 	default:
 		break;
 	}
@@ -148,17 +157,23 @@ static void permutation(unsigned int k, unsigned int n, unsigned int order[])
 
 TEST_F(life, close__in_every_order)
 {
-	unsigned int order[N_PARTS];
+	unsigned int order[N_PARTS], k;
 
-	for (unsigned int k = 0; k < 120; k++) {
+	home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	for (k = 0; k < 720; k++) {
 		struct world w;
 
+		ASSERT_EQ(0, unshare(CLONE_NEWNET));
+		ASSERT_EQ(0, set_lo_up());
 		ASSERT_EQ(0, world_make(&w, k & 1 ? 2048 : 4096)) TH_LOG("%u: %s", k, text);
 		world_load(&w, 1 + k % 3);
 		permutation(k, N_PARTS, order);
 		for (unsigned int i = 0; i < N_PARTS; i++)
 			close_part(&w, order[i]);
 	}
+	close(home);
+	printf("robust: permutations %u\n", k);
+	fflush(stdout);
 }
 
 TEST_F(life, close__queue_then_another)
