@@ -260,11 +260,10 @@ static void tx_bell_release(struct paste_bell *bell)
 
 	bell->held = false;
 	spin_lock_bh(qdisc_lock(qdisc));
+	/* first: dev_deactivate() waits for SCHED and RUNNING, and then it may be freed */
+	__netif_schedule(qdisc);
 	__clear_bit(__QDISC_STATE2_RUNNING, &qdisc->state2); /* as qdisc_run_end() */
-	spin_unlock_bh(qdisc_lock(qdisc));
-	local_bh_disable();
-	__netif_schedule(qdisc); /* runs it in NET_TX, at local_bh_enable() */
-	local_bh_enable();
+	spin_unlock_bh(qdisc_lock(qdisc));		     /* NET_TX runs it */
 }
 
 /* The rest of the batch goes out as other packets do, until bell->left is used up. */
