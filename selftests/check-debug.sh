@@ -8,7 +8,7 @@ usage: check-debug.sh [--nic NIC] [--smp N] [KERNEL...]
 make check-debug: the suite of make check on kernels that look for trouble (see vm/kernel.sh), with two minutes of fuzz and
 with fail_nth. For each KERNEL (6.12 and 6.1 unless named): build it and the module, boot it, and in this order run the tests,
 unload the module, scan for leaked memory, look through the kernel log, and compare the objects that the module has made with
-those it has destroyed. SUITE_PARTS: other parts of vm/suite.sh than all; FUZZ_SEED: where fuzz begins, else anywhere.
+those it has destroyed. SUITE_PARTS: other parts of vm/suite.sh than all. FUZZ_SECONDS (120), FUZZ_SEED (any): of fuzz.
 
 The last line is "robust: kernel-reports N": warnings, bad accesses, leaks and the like in the kernels' logs. Everything is
 kept in build/check-debug/KERNEL.log.
@@ -105,7 +105,7 @@ mkdir -p "$logs"
 passed=0 failed=0 reports=0
 
 # Memory that is freed is filled with a pattern; watchdogs know that the machine is emulated.
-words='page_poison=1 kmemleak=on watchdog_thresh=60 dummy.numdummies=0'
+words='page_poison=1 kmemleak=on watchdog_thresh=60'
 
 # run_vm KERNEL: build what is needed and run the tests.
 run_vm() {
@@ -118,9 +118,9 @@ run_vm() {
 	ko=build/module-$(basename "$modules")/paste.ko
 	say "$1: the tests"
 	PASTE_SLOW=${PASTE_SLOW:-4} KERNEL_IMAGE=$dir/vmlinux KERNEL_MODULES=$modules \
-		selftests/vm/run.sh --nic "$nic" --smp "$smp" --mem 3072 --no-module --timeout 1200 --append "$words" -- \
+		selftests/vm/run.sh --nic "$nic" --smp "$smp" --mem 3072 --no-module --timeout 2400 --append "$words" -- \
 		selftests/check-debug.sh --in-guest "$logs/$1" "$tree/$ko" \
-		env FUZZ_SECONDS=120 FUZZ_SEED="${FUZZ_SEED:-$SRANDOM}" selftests/vm/suite.sh "$nic" "${parts[@]}"
+		env FUZZ_SECONDS="${FUZZ_SECONDS:-120}" FUZZ_SEED="${FUZZ_SEED:-$SRANDOM}" selftests/vm/suite.sh "$nic" "${parts[@]}"
 }
 
 check() {
