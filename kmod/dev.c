@@ -488,19 +488,34 @@ static int call_sync(struct dev_call *c)
 	return err;
 }
 
+/* What was made, when the caller cannot be told of it. A pool stays: others may have mapped it. */
+static void undo_attach(struct dev_call *c)
+{
+	paste_tap_detach(c->q, c->a.attach.conn);
+}
+
+static void undo_nic_bind(struct dev_call *c)
+{
+	mutex_lock(&c->ctx->lock); /* the socket's file alone does not hold the binding */
+	paste_nic_unbind(c->q);
+	mutex_unlock(&c->ctx->lock);
+}
+
 #define DEV_SETUP (1 << 0) /* only from the context's address space; under ctx->lock */
 #define DEV_TEXT  (1 << 1) /* the struct has a member text */
+#define DEV_IN	  (1 << 2) /* nothing is written back */
 
 struct dev_ioctl {
 	unsigned int cmd;
 	u16 size, min_size;
 	u16 flags;
 	int (*fn)(struct dev_call *c);
+	void (*undo)(struct dev_call *c); /* if closing c->install is not enough */
 };
 
-#define DEV_IOCTL(name, type, flags, fn)                                                   \
-	{                                                                                  \
-		PASTE_IOC_##name, sizeof(struct type), PASTE_##name##_SIZE_VER0, flags, fn \
+#define DEV_IOCTL(name, type, ...)                                                           \
+	{                                                                                    \
+		PASTE_IOC_##name, sizeof(struct type), PASTE_##name##_SIZE_VER0, __VA_ARGS__ \
 	}
 
 static const struct dev_ioctl ctx_ioctls[] = {
@@ -513,11 +528,11 @@ static const struct dev_ioctl ctx_ioctls[] = {
 
 static const struct dev_ioctl queue_ioctls[] = {
 	DEV_IOCTL(SYNC, paste_ioc_sync, 0, call_sync),
-	DEV_IOCTL(ATTACH, paste_ioc_attach, DEV_SETUP | DEV_TEXT, call_attach),
-	DEV_IOCTL(DETACH, paste_ioc_detach, DEV_SETUP, call_detach),
-	DEV_IOCTL(QUOTA, paste_ioc_quota, 0, call_quota),
-	DEV_IOCTL(NIC_BIND, paste_ioc_nic_bind, DEV_SETUP | DEV_TEXT, call_nic_bind),
-	DEV_IOCTL(NIC_UNBIND, paste_ioc_nic_unbind, DEV_SETUP, call_nic_unbind),
+	DEV_IOCTL(ATTACH, paste_ioc_attach, DEV_SETUP | DEV_TEXT, call_attach, undo_attach),
+	DEV_IOCTL(DETACH, paste_ioc_detach, DEV_SETUP | DEV_IN, call_detach),
+	DEV_IOCTL(QUOTA, paste_ioc_quota, DEV_IN, call_quota),
+	DEV_IOCTL(NIC_BIND, paste_ioc_nic_bind, DEV_SETUP | DEV_TEXT, call_nic_bind, undo_nic_bind),
+	DEV_IOCTL(NIC_UNBIND, paste_ioc_nic_unbind, DEV_SETUP | DEV_IN, call_nic_unbind),
 	{}
 };
 
@@ -528,7 +543,7 @@ static int dev_run(struct dev_call *c, const struct dev_ioctl *i, void __user *a
 	if (!(i->flags & DEV_SETUP))
 		return i->fn(c);
 	/* what cannot be written back later must fail before anything is done */
-	if (copy_to_user(arg, &c->a, size))
+	if (!(i->flags & DEV_IN) && copy_to_user(arg, &c->a, size))
 		return -EFAULT;
 	if (current->mm != c->ctx->mm)
 		return paste_fail(&c->text, -EPERM,
@@ -540,25 +555,21 @@ static int dev_run(struct dev_call *c, const struct dev_ioctl *i, void __user *a
 	return err;
 }
 
-/* The result to the caller. Should that fail after all, what was made is closed again. */
-static int dev_finish(struct dev_call *c, void __user *arg, size_t size)
+/* The result to the caller. Should that fail after all, what was made is undone. */
+static int dev_finish(struct dev_call *c, const struct dev_ioctl *i, void __user *arg, size_t size)
 {
-	int err = copy_to_user(arg, &c->a, size) ? -EFAULT : 0;
-
-	if (!c->install)
-		return err;
-	if (!err) {
-		fd_install(c->fd, c->install);
+	if (i->flags & DEV_IN || !copy_to_user(arg, &c->a, size)) {
+		if (c->install)
+			fd_install(c->fd, c->install);
 		return 0;
 	}
-	put_unused_fd(c->fd);
-	fput(c->install);
-	if (c->q) { /* a binding: the socket's file alone does not hold it */
-		mutex_lock(&c->ctx->lock);
-		paste_nic_unbind(c->q);
-		mutex_unlock(&c->ctx->lock);
+	if (c->install) {
+		put_unused_fd(c->fd);
+		fput(c->install);
 	}
-	return err;
+	if (i->undo)
+		i->undo(c);
+	return -EFAULT;
 }
 
 static int dev_tell(struct dev_call *c, u64 text)
@@ -593,7 +604,7 @@ static long dev_do_ioctl(struct dev_call *c, const struct dev_ioctl *table, unsi
 	err = dev_run(c, i, arg, size);
 	if (err)
 		return dev_tell(c, text) ?: err;
-	return dev_finish(c, arg, size);
+	return dev_finish(c, i, arg, size);
 }
 
 static long ctx_ioctl(struct file *file, unsigned int cmd, unsigned long arg)

@@ -1366,6 +1366,44 @@ static void *sync_once(void *arg)
 	return (void *)(intptr_t)queue_sync(arg, 0, 0);
 }
 
+struct attach_call {
+	struct paste_ioc_attach *a;
+	int queue;
+	int result;
+};
+
+static void *attach_once(void *arg)
+{
+	struct attach_call *c = arg;
+
+	c->result = call(c->queue, PASTE_IOC_ATTACH, c->a);
+	return NULL;
+}
+
+/* The handle cannot be written back any more when the attach is done: then it was none. */
+TEST(attach__argument_gone_meanwhile)
+{
+	struct attach_call c;
+	struct locker locker;
+	struct setup s;
+	pthread_t t;
+
+	ASSERT_EQ(0, setup_make(&s, AF_INET, 0, 256, NULL)) TH_LOG("%s", text);
+	c.queue = s.q.fd;
+	c.a = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, c.a);
+	*c.a = (struct paste_ioc_attach){ .size = sizeof(*c.a), .fd = s.sv[0] };
+	ASSERT_TRUE(lock_socket(&locker, s.sv[0]));
+	ASSERT_EQ(0, pthread_create(&t, NULL, attach_once, &c));
+	sleep_ms(NEVER);
+	ASSERT_EQ(0, mprotect(c.a, 4096, PROT_READ));
+	EXPECT_TRUE(unlock_socket(&locker));
+	pthread_join(t, NULL);
+	EXPECT_EQ(-EFAULT, c.result);
+	EXPECT_EQ(0, setup_attach(&s, 0)) TH_LOG("%s", text);
+	setup_close(&s);
+}
+
 /*
  * A batch holds back the qdisc of its packets. Another task may hold the lock of
  * one of its sockets for as long as it likes: then the batch waits, but nobody

@@ -462,19 +462,24 @@ TEST_F(ioctl, pointer__readonly)
 	int fds = count_fds();
 	void *p;
 
-	if (!variant->out)
-		SKIP(return, "nothing is written back");
 	p = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, p);
 	memcpy(p, &self->a, variant->size);
 	ASSERT_EQ(0, mprotect(p, page, PROT_READ));
+	switch (variant->cmd) {
+	case PASTE_IOC_DETACH:
+	case PASTE_IOC_QUOTA:
+	case PASTE_IOC_NIC_UNBIND: /* nothing is written back */
+		EXPECT_EQ(variant->result, request(self, variant, p));
+		return;
+	}
 	for (int i = 0; i < 10; i++) {
 		EXPECT_EQ(-EFAULT, request(self, variant, p));
 	}
 
 	/* nothing is half done: 448 chunks are left, ten queues of 64 would not fit */
 	EXPECT_EQ(fds, count_fds());
-	EXPECT_EQ(0, request(self, variant, &self->a));
+	EXPECT_EQ(variant->result, request(self, variant, &self->a));
 }
 
 TEST_F(ioctl, text__bad_pointer)
