@@ -80,6 +80,7 @@
 #define PASTE_MAX_ENTRIES (1U << 16)
 #define PASTE_TX_COPY_MAX 256
 #define PASTE_MIN_CHUNKS  64
+#define PASTE_HEAD_PAGES  64
 
 /*
  * For memory whose size the caller chose: charged to its cgroup, and refused
@@ -225,6 +226,19 @@ struct paste_xsk {
 	struct work_struct put_work;
 };
 
+/*
+ * Where the frames of a binding enter the stack, see rx.c. Our NAPI's, but for
+ * what is set at bind.
+ */
+struct paste_inlet {
+	struct paste_queue *q;	    /* set at bind */
+	struct napi_struct *napi;   /* set at bind */
+	const unsigned long *ports; /* set at bind; bitmap */
+	struct net_device *dev;	    /* of this poll */
+	struct page *head_pages[PASTE_HEAD_PAGES];
+	u32 next_head;
+};
+
 struct paste_conn {
 	/* set at attach, then constant */
 	struct sock *sk; /* sock_hold() */
@@ -350,8 +364,8 @@ int paste_xsk_mmap(struct paste_ctx *ctx, struct vm_area_struct *vma);
 bool paste_xsk_is_window(struct paste_ctx *ctx, struct vm_area_struct *vma);
 
 /* rx.c */
-void paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_device *dev,
-		    const unsigned long *ports, u32 i, u32 off, u32 len); /* our NAPI */
+void paste_rx_frame(struct paste_inlet *in, u32 i, u32 off, u32 len); /* our NAPI */
+void paste_rx_free_heads(struct paste_inlet *in);		      /* our NAPI is over */
 void paste_rx_flow_of(const struct sock *sk, struct paste_flow *flow);
 int paste_rx_add_flow(struct paste_conn *c);
 void paste_rx_del_flow(struct paste_conn *c);

@@ -45,6 +45,7 @@ struct paste_nic {
 	u32 nic_queue;
 
 	struct paste_xsk xsk; /* the rings: NAPI only */
+	struct paste_inlet in;
 
 	struct napi_struct napi;
 	wait_queue_entry_t wait; /* in the socket's wait queue */
@@ -116,7 +117,7 @@ static void nic_refill(struct paste_nic *nic)
 }
 
 /* One descriptor, copied. Drops what does not name a lent chunk and bytes in it. */
-static void nic_frame(struct paste_nic *nic, struct net_device *dev, u64 addr, u32 len)
+static void nic_frame(struct paste_nic *nic, u64 addr, u32 len)
 {
 	struct paste_queue *q = nic->q;
 	struct paste_slice *slice = q->slice;
@@ -135,22 +136,22 @@ static void nic_frame(struct paste_nic *nic, struct net_device *dev, u64 addr, u
 		spin_unlock(&slice->lock);
 		return;
 	}
-	paste_rx_frame(q, &nic->napi, dev, nic->ports, i, off, len);
+	paste_rx_frame(&nic->in, i, off, len);
 }
 
 static int nic_poll(struct napi_struct *napi, int budget)
 {
 	struct paste_nic *nic = container_of(napi, struct paste_nic, napi);
-	struct net_device *dev = READ_ONCE(nic->dev); /* stays until napi_disable() */
 	struct xdp_desc *d;
 	int done = 0, n;
 
 	rcu_read_lock();
+	nic->in.dev = READ_ONCE(nic->dev); /* stays until napi_disable() */
 	paste_stat_inc(nic->q, PASTE_STAT_NIC_POLLS);
 	n = paste_ring_avail(&nic->xsk.rx.r);
 	for (n = min(n, budget); done < n; done++) {
 		d = paste_ring_entry(&nic->xsk.rx.r, struct xdp_desc, 0);
-		nic_frame(nic, dev, READ_ONCE(d->addr), READ_ONCE(d->len));
+		nic_frame(nic, READ_ONCE(d->addr), READ_ONCE(d->len));
 		nic->xsk.rx.r.head++;
 	}
 	paste_ring_retire(&nic->xsk.rx.r);
@@ -369,6 +370,7 @@ static void nic_destroy(struct paste_nic *nic, u32 pinned)
 		synchronize_net();
 		paste_free_dummy(nic->napi_dev);
 	}
+	paste_rx_free_heads(&nic->in);
 	nic_set_pinned(slice, false);
 	paste_xsk_close(&nic->xsk);
 	if (!pinned || !read_poll_timeout(page_ref_count, refs, refs < umem_refs, 500,
@@ -448,6 +450,9 @@ int paste_nic_bind(struct paste_queue *q, struct paste_ioc_nic_bind *a, struct p
 	if (!nic)
 		return -ENOMEM;
 	nic->q = q;
+	nic->in.q = q;
+	nic->in.napi = &nic->napi;
+	nic->in.ports = nic->ports;
 	nic->xsk.entries = a->entries;
 	/* of what the NIC has when all is well at most half: chunks that were filled are found free only on demand */
 	q->slice->low = min(q->slice->t.n / 8, a->entries / 2);

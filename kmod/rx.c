@@ -27,6 +27,10 @@
 /* page->private of pages with copies, and so the reason; nobody else's can have such a value. */
 static const char rx_unattached, rx_lowwater;
 
+/* A head with its struct skb_shared_info. */
+#define RX_HEAD_SIZE	  512
+#define RX_HEADS_PER_PAGE (PAGE_SIZE / RX_HEAD_SIZE)
+
 static const struct rhashtable_params rx_flow_params = {
 	.key_len = sizeof(struct paste_flow),
 	.key_offset = offsetof(struct paste_conn, flow),
@@ -102,12 +106,54 @@ static void rx_add_chunk(struct paste_queue *q, struct sk_buff *skb, const u8 *p
 	skb_shinfo(skb)->flags |= SKBFL_SHARED_FRAG;
 }
 
-static struct sk_buff *rx_build_head(struct napi_struct *napi, const struct paste_frame *h)
+/*
+ * Memory for a head. A page of them is used again when no packet refers to it
+ * any more; else it is left to those that do, and another takes its place. So
+ * packets that are read soon cost no allocation (of pages that many kernels
+ * clear first), and those that are not keep nobody waiting.
+ */
+static void *rx_take_head(struct paste_inlet *in)
 {
-	struct sk_buff *skb = napi_alloc_skb(napi, PASTE_FRAME_HDR_MAX);
+	u32 i = in->next_head % RX_HEADS_PER_PAGE;
+	struct page **page = &in->head_pages[in->next_head / RX_HEADS_PER_PAGE % PASTE_HEAD_PAGES];
+	struct page *fresh;
 
-	if (!skb)
+	/* acquire: who gave a head back is done with it */
+	if (!i && (!*page || atomic_read_acquire(&(*page)->_refcount) != 1)) {
+		fresh = alloc_page(GFP_ATOMIC | __GFP_NOWARN);
+		if (!fresh)
+			return NULL;
+		if (*page)
+			put_page(*page);
+		*page = fresh;
+	}
+	in->next_head++;
+	get_page(*page); /* the packet's */
+	return page_address(*page) + i * RX_HEAD_SIZE;
+}
+
+void paste_rx_free_heads(struct paste_inlet *in)
+{
+	u32 i;
+
+	for (i = 0; i < PASTE_HEAD_PAGES; i++)
+		if (in->head_pages[i])
+			put_page(in->head_pages[i]);
+}
+
+static struct sk_buff *rx_build_head(struct paste_inlet *in, const struct paste_frame *h)
+{
+	void *head = rx_take_head(in);
+	struct sk_buff *skb;
+
+	BUILD_BUG_ON(SKB_WITH_OVERHEAD(RX_HEAD_SIZE) < PASTE_FRAME_HDR_MAX);
+	if (!head)
 		return NULL;
+	skb = napi_build_skb(head, RX_HEAD_SIZE);
+	if (!skb) {
+		skb_free_frag(head);
+		return NULL;
+	}
 	skb_reserve(skb, skb_tailroom(skb) - h->hdr_len); /* see the file's head */
 	memcpy(skb_put(skb, h->hdr_len), h->raw, h->hdr_len);
 	/* GRO has eight buckets of eight flows, by hash */
@@ -144,10 +190,10 @@ static u32 rx_place(struct paste_queue *q, const struct paste_frame *h, const u8
 	return low ? PASTE_STAT_RX_LOWWATER : PASTE_STAT_RX_BYREF;
 }
 
-static u32 rx_inject(struct paste_queue *q, struct napi_struct *napi, struct net_device *dev,
-		     const struct paste_frame *h, const u8 *data, u32 i)
+static u32 rx_inject(struct paste_inlet *in, const struct paste_frame *h, const u8 *data, u32 i)
 {
-	struct sk_buff *skb = rx_build_head(napi, h);
+	struct sk_buff *skb = rx_build_head(in, h);
+	struct paste_queue *q = in->q;
 	const u8 *payload = data + h->hdr_len;
 	u32 len = h->len - h->hdr_len;
 	u32 place;
@@ -161,9 +207,9 @@ static u32 rx_inject(struct paste_queue *q, struct napi_struct *napi, struct net
 		rx_add_copy(skb, payload, len, &rx_unattached);
 	else if (place == PASTE_STAT_RX_LOWWATER)
 		rx_add_copy(skb, payload, len, &rx_lowwater);
-	skb->protocol = eth_type_trans(skb, dev);
+	skb->protocol = eth_type_trans(skb, in->dev);
 	skb_record_rx_queue(skb, q->nic_queue);
-	napi_gro_receive(napi, skb); /* verifies the checksum: CHECKSUM_NONE */
+	napi_gro_receive(in->napi, skb); /* verifies the checksum: CHECKSUM_NONE */
 	return place;
 }
 
@@ -171,9 +217,9 @@ static u32 rx_inject(struct paste_queue *q, struct napi_struct *napi, struct net
  * A frame of len bytes at off in chunk i of the slice, which is LENT and inside
  * of which it lies. It is OUT or FREE afterwards.
  */
-void paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_device *dev,
-		    const unsigned long *ports, u32 i, u32 off, u32 len)
+void paste_rx_frame(struct paste_inlet *in, u32 i, u32 off, u32 len)
 {
+	struct paste_queue *q = in->q;
 	struct paste_slice *slice = q->slice;
 	const u8 *data = paste_chunk_addr(slice->pool, slice->first + i) + off;
 	struct paste_frame h; /* not cleared: paste_frame_parse() looks only at what was copied */
@@ -181,14 +227,14 @@ void paste_rx_frame(struct paste_queue *q, struct napi_struct *napi, struct net_
 
 	BUILD_BUG_ON(PASTE_FRAME_FRAGMENT != (IP_MF | IP_OFFSET));
 	h.flow.zero = 0;
-	h.flow.net = dev_net(dev);
+	h.flow.net = dev_net(in->dev);
 	memcpy(h.raw, data, min_t(u32, len, PASTE_FRAME_HDR_MAX));
 	if (!paste_frame_parse(&h, len))
 		stat = PASTE_STAT_RX_DROP_HEADER;
-	else if (!test_bit(ntohs(h.flow.local_port), ports))
+	else if (!test_bit(ntohs(h.flow.local_port), in->ports))
 		stat = PASTE_STAT_RX_DROP_PORT;
 	else
-		stat = rx_inject(q, napi, dev, &h, data, i);
+		stat = rx_inject(in, &h, data, i);
 	if (stat != PASTE_STAT_RX_BYREF) {
 		spin_lock(&slice->lock);
 		paste_chunk_untake(&slice->t, i);
