@@ -31,9 +31,15 @@ struct paste_flow {
 struct paste_frame {
 	u8 raw[PASTE_FRAME_HDR_MAX] __aligned(4);
 	struct paste_flow flow;
+	u32 tcp_off; /* the TCP header */
 	u32 hdr_len; /* headers */
 	u32 len;     /* headers and payload, without padding */
 };
+
+static inline const struct tcphdr *paste_frame_tcp(const struct paste_frame *h)
+{
+	return (void *)h->raw + h->tcp_off;
+}
 
 static inline bool paste_frame_parse_ipv4(struct paste_frame *h, u32 len)
 {
@@ -76,7 +82,8 @@ static inline bool paste_frame_parse(struct paste_frame *h, u32 len)
 		    !paste_frame_parse_ipv4(h, len) :
 		    eth->h_proto != htons(ETH_P_IPV6) || !paste_frame_parse_ipv6(h, len))
 		return false;
-	th = (void *)h->raw + h->hdr_len;
+	h->tcp_off = h->hdr_len;
+	th = paste_frame_tcp(h);
 	h->hdr_len += th->doff * 4;
 	h->flow.remote_port = th->source;
 	h->flow.local_port = th->dest;

@@ -235,6 +235,8 @@ struct paste_inlet {
 	struct napi_struct *napi;   /* set at bind */
 	const unsigned long *ports; /* set at bind; bitmap */
 	struct net_device *dev;	    /* of this poll */
+	struct list_head direct;    /* packets past GRO; until paste_rx_flush() */
+	bool in_gro;		    /* GRO may have packets of ours */
 	struct page *head_pages[PASTE_HEAD_PAGES];
 	u32 next_head;
 };
@@ -365,6 +367,7 @@ bool paste_xsk_is_window(struct paste_ctx *ctx, struct vm_area_struct *vma);
 
 /* rx.c */
 void paste_rx_frame(struct paste_inlet *in, u32 i, u32 off, u32 len); /* our NAPI */
+void paste_rx_flush(struct paste_inlet *in);			      /* our NAPI */
 void paste_rx_free_heads(struct paste_inlet *in);		      /* our NAPI is over */
 void paste_rx_flow_of(const struct sock *sk, struct paste_flow *flow);
 int paste_rx_add_flow(struct paste_conn *c);

@@ -155,11 +155,15 @@ static int nic_poll(struct napi_struct *napi, int budget)
 		nic->xsk.rx.r.head++;
 	}
 	paste_ring_retire(&nic->xsk.rx.r);
+	paste_rx_flush(&nic->in);
 	nic_refill(nic);
 	rcu_read_unlock();
 
+	if (done == budget)
+		return done;
+	nic->in.in_gro = false; /* completion flushes GRO */
 	/* frames may have come between the look at the ring and the completion */
-	if (done < budget && napi_complete_done(napi, done) && paste_ring_avail(&nic->xsk.rx.r) > 0)
+	if (napi_complete_done(napi, done) && paste_ring_avail(&nic->xsk.rx.r) > 0)
 		napi_schedule(napi);
 	return done;
 }
@@ -453,6 +457,7 @@ int paste_nic_bind(struct paste_queue *q, struct paste_ioc_nic_bind *a, struct p
 	nic->in.q = q;
 	nic->in.napi = &nic->napi;
 	nic->in.ports = nic->ports;
+	INIT_LIST_HEAD(&nic->in.direct);
 	nic->xsk.entries = a->entries;
 	/* of what the NIC has when all is well at most half: chunks that were filled are found free only on demand */
 	q->slice->low = min(q->slice->t.n / 8, a->entries / 2);

@@ -190,6 +190,31 @@ static u32 rx_place(struct paste_queue *q, const struct paste_frame *h, const u8
 	return low ? PASTE_STAT_RX_LOWWATER : PASTE_STAT_RX_BYREF;
 }
 
+void paste_rx_flush(struct paste_inlet *in)
+{
+	netif_receive_skb_list(&in->direct);
+	INIT_LIST_HEAD(&in->direct);
+}
+
+/*
+ * GRO merges full segments of a flow. A segment that ends a message, or has no
+ * payload, is one that it passes on at once, with what it has of the flow: if
+ * it has nothing, the whole way through it is for nothing. So such packets go
+ * directly into the stack, until the first one that is for GRO; then all go
+ * there, so that none overtakes another.
+ */
+static void rx_receive(struct paste_inlet *in, const struct paste_frame *h, struct sk_buff *skb)
+{
+	if (!in->in_gro && (h->len == h->hdr_len || paste_frame_tcp(h)->psh)) {
+		list_add_tail(&skb->list, &in->direct);
+		return;
+	}
+	if (!in->in_gro)
+		paste_rx_flush(in);
+	in->in_gro = true;
+	napi_gro_receive(in->napi, skb);
+}
+
 static u32 rx_inject(struct paste_inlet *in, const struct paste_frame *h, const u8 *data, u32 i)
 {
 	struct sk_buff *skb = rx_build_head(in, h);
@@ -209,7 +234,7 @@ static u32 rx_inject(struct paste_inlet *in, const struct paste_frame *h, const 
 		rx_add_copy(skb, payload, len, &rx_lowwater);
 	skb->protocol = eth_type_trans(skb, in->dev);
 	skb_record_rx_queue(skb, q->nic_queue);
-	napi_gro_receive(in->napi, skb); /* verifies the checksum: CHECKSUM_NONE */
+	rx_receive(in, h, skb);
 	return place;
 }
 
