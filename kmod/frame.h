@@ -23,7 +23,7 @@
 struct paste_flow {
 	struct in6_addr remote, local;
 	__be16 remote_port, local_port;
-	u32 zero; /* no padding in a hash key */
+	u32 hash; /* of these, see rx.c; so there is no padding in the table's key */
 	struct net *net;
 };
 

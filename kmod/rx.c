@@ -19,6 +19,7 @@
  */
 #include <linux/etherdevice.h>
 #include <linux/jhash.h>
+#include <linux/net.h>
 #include <net/ip.h>
 #include <net/ip6_checksum.h>
 
@@ -32,10 +33,42 @@ static const char rx_unattached, rx_lowwater;
 #define RX_HEAD_SIZE	  512
 #define RX_HEADS_PER_PAGE (PAGE_SIZE / RX_HEAD_SIZE)
 
+/*
+ * Of what the peer chooses. The table of flows, the packet and thereby GRO use
+ * the same; the seed is a secret, so that nobody can make many flows alike.
+ */
+static u32 rx_hash(const struct paste_flow *flow)
+{
+	static u32 seed __read_mostly;
+
+	net_get_random_once(&seed, sizeof(seed));
+	return jhash2((__force const u32 *)flow->remote.s6_addr32, 4,
+		      seed ^ (__force u32)flow->remote_port << 16 ^ (__force u32)flow->local_port);
+}
+
+static u32 rx_flow_hash(const void *flow, u32 len, u32 seed)
+{
+	return ((const struct paste_flow *)flow)->hash ^ seed;
+}
+
+/* memcmp() goes by bytes. */
+static int rx_flow_differs(struct rhashtable_compare_arg *arg, const void *conn)
+{
+	const u64 *a = arg->key, *b = (const u64 *)&((const struct paste_conn *)conn)->flow;
+	u64 bits = 0;
+	u32 i;
+
+	for (i = 0; i < sizeof(struct paste_flow) / sizeof(u64); i++)
+		bits |= a[i] ^ b[i];
+	return bits != 0;
+}
+
 static const struct rhashtable_params rx_flow_params = {
 	.key_len = sizeof(struct paste_flow),
 	.key_offset = offsetof(struct paste_conn, flow),
 	.head_offset = offsetof(struct paste_conn, flow_node),
+	.hashfn = rx_flow_hash,
+	.obj_cmpfn = rx_flow_differs,
 	.automatic_shrinking = true,
 };
 
@@ -58,6 +91,7 @@ void paste_rx_flow_of(const struct sock *sk, struct paste_flow *flow)
 	flow->remote_port = sk->sk_dport;
 	flow->local_port = htons(sk->sk_num);
 	flow->net = sock_net(sk);
+	flow->hash = rx_hash(flow);
 }
 
 int paste_rx_add_flow(struct paste_conn *c)
@@ -157,13 +191,7 @@ static struct sk_buff *rx_build_head(struct paste_inlet *in, const struct paste_
 	}
 	skb_reserve(skb, skb_tailroom(skb) - h->hdr_len); /* see the file's head */
 	memcpy(skb_put(skb, h->hdr_len), h->raw, h->hdr_len);
-	/* GRO has eight buckets of eight flows, by hash */
-	skb_set_hash(skb,
-		     jhash_2words((__force u32)h->flow.remote.s6_addr32[3],
-				  (__force u32)h->flow.remote_port << 16 |
-					  (__force u32)h->flow.local_port,
-				  0),
-		     PKT_HASH_TYPE_L4);
+	skb_set_hash(skb, h->flow.hash, PKT_HASH_TYPE_L4); /* GRO has buckets by hash */
 	return skb;
 }
 
@@ -270,15 +298,16 @@ void paste_rx_frame(struct paste_inlet *in, u32 i, u32 off, u32 len)
 	u32 stat;
 
 	BUILD_BUG_ON(PASTE_FRAME_FRAGMENT != (IP_MF | IP_OFFSET));
-	h.flow.zero = 0;
 	h.flow.net = dev_net(in->dev);
 	memcpy(h.raw, data, min_t(u32, len, PASTE_FRAME_HDR_MAX));
-	if (!paste_frame_parse(&h, len))
+	if (!paste_frame_parse(&h, len)) {
 		stat = PASTE_STAT_RX_DROP_HEADER;
-	else if (!test_bit(ntohs(h.flow.local_port), in->ports))
+	} else if (!test_bit(ntohs(h.flow.local_port), in->ports)) {
 		stat = PASTE_STAT_RX_DROP_PORT;
-	else
+	} else {
+		h.flow.hash = rx_hash(&h.flow);
 		stat = rx_inject(in, &h, data, i);
+	}
 	if (stat != PASTE_STAT_RX_BYREF) {
 		spin_lock(&slice->lock);
 		paste_chunk_untake(&slice->t, i);
