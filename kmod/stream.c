@@ -165,7 +165,7 @@ static int stream_actor(read_descriptor_t *desc, struct sk_buff *skb, unsigned i
 	}
 	skb_prepare_seq_read(skb, off, off + len, &st);
 	spin_lock_bh(&c->q->slice->lock);
-	while (!c->stop && (n = skb_seq_read(done, &data, &st)))
+	while (!c->stop && done < len && (n = skb_seq_read(done, &data, &st)))
 		done += stream_piece(&w, st.cur_skb, data, n, seq + done);
 	skb_abort_seq_read(&st);
 	if (c->q->slice->pool->pmem)
