@@ -101,7 +101,7 @@ run_vm() {
 	version=${version%/build}
 	# Emulated CPUs share one clock, so time is cheap to read, as on real ones.
 	vm=(--kernel "$version" --nic "$nic" --smp "$smp" --mem 3072 --ko "$tree/build/module-$version/paste.ko"
-		--append 'clocksource=tsc tsc=reliable' --timeout $((minutes * 60 + 60)) --qemu -plugin
+		--append 'clocksource=tsc tsc=reliable' --timeout $((minutes * 60 + 240)) --qemu -plugin
 		--qemu "$out/insn.so,out=$counters/insn")
 	[ "$queues" = 1 ] || vm+=(--queues "$queues")
 	[[ $workloads != *wal* && $workloads != *kv* ]] || vm+=(--pm 512M)
