@@ -10,6 +10,7 @@ usage: client.py reset ADDRESS PORT COUNT         connections that end with a RS
        client.py greedy ADDRESS PORT BYTES FLAG   sends until it can send no more, and takes nothing before the file FLAG is
                                                   there; then everything must come back
        client.py sum ADDRESS PORT BYTES           the server must know the sum of what it is sent
+       client.py corrupt ADDRESS PORT             a segment with a wrong checksum must be ignored, the right one answered
        client.py read ADDRESS PORT                everything that comes, to standard output
        client.py push ADDRESS PORT BYTES          sends BYTES of a pattern and the end
        client.py echo ADDRESS PORT BYTES          sends as many random ones to a plain echo server, and wants them back
@@ -173,6 +174,64 @@ def sum_up(address, port, size):
         sys.exit('client: wrong sum %r' % answer)
 
 
+def checksum(data):
+    total = sum(struct.unpack('!%dH' % (len(data) // 2), data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return total ^ 0xffff
+
+
+def next_segment(frame, payload):
+    """The frame that follows this one, with the same payload, and where its checksum is. TCP's options have a timestamp first."""
+    ip, tcp, addresses = (14, 34, 26) if frame[12:14] == b'\x08\x00' else (14, 54, 22)
+    segment = bytearray(frame[tcp:])
+    seq, = struct.unpack_from('!I', segment, 4)
+    struct.pack_into('!I', segment, 4, (seq + len(payload)) & 0xffffffff)
+    stamp, = struct.unpack_from('!I', segment, 24)
+    struct.pack_into('!I', segment, 24, (stamp + 5000) & 0xffffffff)
+    struct.pack_into('!H', segment, 16, 0)
+    pseudo = frame[addresses:tcp] + struct.pack('!II', len(segment), socket.IPPROTO_TCP)
+    struct.pack_into('!H', segment, 16, checksum(pseudo + bytes(segment) + b'\0' * (len(segment) % 2)))
+    return bytearray(frame[:tcp]) + segment, tcp + 16
+
+
+def is_answered(raw, port, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        raw.settimeout(max(end - time.monotonic(), 0.001))
+        try:
+            frame, _ = raw.recvfrom(65536)
+        except socket.timeout:
+            break
+        if b'HTTP/1.1 200' in frame and struct.pack('!H', port) in (frame[34:36], frame[54:56]):
+            return True
+    return False
+
+
+def corrupt(address, port):
+    """What the kernel here knows nothing of goes out through a packet socket, which also sees what comes."""
+    raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    sock = connect(address, port)
+    request = b'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
+    sock.sendall(request)
+    frame, where = raw.recvfrom(65536)
+    while where[2] != socket.PACKET_OUTGOING or not frame.endswith(request):
+        frame, where = raw.recvfrom(65536)
+    if not is_answered(raw, port, 10):
+        sys.exit('client: no answer')
+    while is_answered(raw, port, 0.3):
+        pass  # the same once more
+    frame, position = next_segment(frame, request)
+    frame[position + 1] ^= 1
+    raw.sendto(frame, where)
+    if is_answered(raw, port, 1):
+        sys.exit('client: an answer to a segment with a wrong checksum')
+    frame[position + 1] ^= 1
+    raw.sendto(frame, where)
+    if not is_answered(raw, port, 10):
+        sys.exit('client: no answer to the segment with the right checksum')
+
+
 def read(address, port):
     sock = connect(address, port)
     while True:
@@ -204,7 +263,7 @@ def echo(address, port, size):
 
 
 COMMANDS = {'reset': reset, 'half': half, 'slow': slow, 'prefix': prefix, 'greedy': greedy, 'sum': sum_up,
-            'read': read, 'push': push, 'echo': echo}
+            'corrupt': corrupt, 'read': read, 'push': push, 'echo': echo}
 
 if len(sys.argv) < 4 or sys.argv[1] not in COMMANDS:
     sys.exit(__doc__)

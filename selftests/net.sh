@@ -974,6 +974,18 @@ t_hooked_50000_requests() {
 	[ $drops = 0 ] || fail "$drops frames dropped"
 }
 
+t_hooked_bad_checksum() {
+	local address errors
+	serve_hooked -6
+	errors=$(awk '/^Tcp:/ { n = $NF } END { print n }' /proc/net/snmp)
+	for address in "$PASTE_ADDR" "$PASTE_ADDR6"; do
+		outside "$client" corrupt "$address" $port || fail "$address"
+	done
+	errors=$(($(awk '/^Tcp:/ { n = $NF } END { print n }' /proc/net/snmp) - errors))
+	stop
+	[ $errors = 2 ] || fail "$errors checksum errors were counted, not 2"
+}
+
 t_hooked_ipv6_requests() {
 	serve_hooked -6
 	to=$(url "$PASTE_ADDR6")/
