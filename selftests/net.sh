@@ -317,8 +317,9 @@ t_lo_chunks_of_2048() {
 t_lo_examples() {
 	local example
 	"$tree/build/tools/echo" 7001 &
+	"$tree/build/tools/epoll" 7002 &
 	"$tree/build/tools/hello" &
-	for example in 7001 7777; do
+	for example in 7001 7002 7777; do
 		python3 - $example << 'END' || fail "the echo on port $example"
 import os, socket, sys, threading, time
 
