@@ -344,6 +344,24 @@ END
 	done
 }
 
+# shellcheck disable=SC2317 # called by poll
+count_on_7004() {
+	[ "$(head -c 100000 /dev/zero | nc -N 127.0.0.1 7004)" = 100000 ]
+}
+
+# The examples of the man pages, where selftests/docs.py has left them.
+t_lo_manual() {
+	local programs=$tree/build/docs page
+	[ -x "$programs/paste.4" ] || skip "selftests/docs.py has not compiled them"
+	for page in paste.4 paste_open.3 paste_stats.3; do
+		timeout $one_limit "$programs/$page" > "$work/$page" || fail "the example of $page"
+	done
+	timeout $one_limit "$programs/paste_nic_open.3" lo | grep -q copied || fail "the example of paste_nic_open.3"
+	timeout $one_limit "$programs/paste_queue.3" &
+	poll 20 count_on_7004 || fail "the example of paste_queue.3 does not count"
+	wait $! || fail "the example of paste_queue.3"
+}
+
 t_lo_wrk() {
 	serve -- -n
 	to=http://127.0.0.1:$port/

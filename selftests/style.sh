@@ -79,6 +79,7 @@ mapfile -t c < <(c_files)
 check shellcheck shellcheck "${shell[@]}"
 check python python_compiles "${python[@]}"
 check clang-format clang-format --dry-run --Werror "${c[@]}"
+check documentation selftests/docs.py
 check licenses files_have_licenses < <(files | grep -E '\.([ch]|sh|py|mak)$|/(Makefile|Kbuild)$')
 for kdir in /lib/modules/*/build; do
 	release=${kdir#/lib/modules/}
