@@ -8,7 +8,7 @@ Is the documentation as right as a machine can tell? One line for each thing tha
   pages that exist.
 - The examples of the library's and the device's pages are whole programs that compile without warnings. They are left in
   build/docs, named after their pages; libpaste must have been built.
-- Code elsewhere in these pages, and C in the README, is that of tools/examples.
+- Code elsewhere in these pages, and C in the README, is that of tools/examples; the commands under TUNING are shell.
 """
 import os
 import pathlib
@@ -93,6 +93,9 @@ def check_code(page, known):
         problem(page, "no program as its example")
     else:
         compile_example(page, programs[0])
+    for commands in code_blocks(parts.pop("TUNING", "")):
+        if run("bash", "-n", "-c", commands).returncode:
+            problem(page, f"this is not shell:\n{commands}")
     for block in code_blocks("\n".join(parts.values())):
         if not any(squeeze(block) in source for source in known):
             problem(page, f"this is not in {examples.relative_to(top)}:\n{block}")
