@@ -59,6 +59,13 @@ def check_format(page):
         problem(page, line)
 
 
+def check_tabs(page):
+    """A table leaves tab stops of its own behind."""
+    for before, block in re.findall(r"^(.*)\n\.EX\n((?:.*\n)*?)\.EE$", page.read_text(), re.M):
+        if "\t" in block and before != ".ta T 4n":
+            problem(page, f"no .ta T 4n before this example:\n{block}")
+
+
 def check_sections(page):
     have = sections(page)
     for wanted in ("NAME", "SYNOPSIS", "DESCRIPTION", "EXAMPLE|EXAMPLES", "ERRORS|EXIT STATUS", "SEE ALSO"):
@@ -120,6 +127,7 @@ def main():
     ours = set().union(*map(names, pages))
     for page in pages:
         check_format(page)
+        check_tabs(page)
         check_sections(page)
         check_references(page, ours)
         if page.suffix in (".3", ".4", ".7"):
