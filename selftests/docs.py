@@ -8,7 +8,8 @@ Is the documentation as right as a machine can tell? One line for each thing tha
   pages that exist.
 - The examples of the library's and the device's pages are whole programs that compile without warnings. They are left in
   build/docs, named after their pages; libpaste must have been built.
-- Code elsewhere in these pages, and C in the README, is that of tools/examples; the commands under TUNING are shell.
+- Code elsewhere in these pages, and C in the README, is that of tools/examples.
+- Commands - in the pages of the tools, in TUNING, in the README - are something that a shell can parse.
 """
 import os
 import pathlib
@@ -89,6 +90,13 @@ def compile_example(page, code):
         problem(page, f"its example does not compile:\n{done.stderr}")
 
 
+def check_shell(where, blocks):
+    for commands in blocks:
+        done = run("bash", "-n", "-c", commands)
+        if done.returncode:
+            problem(where, done.stderr)
+
+
 def squeeze(code):
     return " ".join(code.split())
 
@@ -100,23 +108,23 @@ def check_code(page, known):
         problem(page, "no program as its example")
     else:
         compile_example(page, programs[0])
-    for commands in code_blocks(parts.pop("TUNING", "")):
-        if run("bash", "-n", "-c", commands).returncode:
-            problem(page, f"this is not shell:\n{commands}")
+    check_shell(page, code_blocks(parts.pop("TUNING", "")))
     for block in code_blocks("\n".join(parts.values())):
         if not any(squeeze(block) in source for source in known):
             problem(page, f"this is not in {examples.relative_to(top)}:\n{block}")
 
 
-def check_hello():
-    """The smallest program is shown twice."""
+def check_readme():
+    """The smallest program is shown there and in libpaste(7)."""
     hello = (examples / "hello.c").read_text().partition(" */\n")[2]
     page = top / "lib/man/libpaste.7"
     if hello not in code_blocks(sections(page).get("EXAMPLE", "")):
         problem(page, "its example is not hello.c")
     readme = top / "README.md"
-    if re.findall(r"^```c\n(.*?)^```$", readme.read_text(), re.M | re.S) != [hello]:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", readme.read_text(), re.M | re.S)
+    if [text for kind, text in blocks if kind == "c"] != [hello]:
         problem(readme, "its C is not hello.c")
+    check_shell(readme, (text for kind, text in blocks if kind == "sh"))
 
 
 def main():
@@ -132,7 +140,9 @@ def main():
         check_references(page, ours)
         if page.suffix in (".3", ".4", ".7"):
             check_code(page, known)
-    check_hello()
+        else:
+            check_shell(page, code_blocks(sections(page).get("EXAMPLES", "")))
+    check_readme()
     for text in problems:
         print(text)
     sys.exit(bool(problems))
