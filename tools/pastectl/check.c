@@ -1,122 +1,56 @@
 // SPDX-License-Identifier: MIT
 /*
  * pastectl check: would zero copy work on this NIC, and if not, which setting
- * is in the way?
+ * is in the way? nic show and nic prepare ask the same.
  *
  * Every condition of the module and of the drivers' XDP that can be seen from
- * outside is one function here, which prints one line. The module and the
+ * outside is one function here, which has one verdict. The module and the
  * driver still have the last word when a queue is bound.
  */
 #include <err.h>
-#include <inttypes.h>
-#include <stdio.h>
+#include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
-#include <net/if.h>
-#include <linux/ethtool.h>
-#include <linux/sockios.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <netlink/genl/ctrl.h>
-#include <netlink/genl/genl.h>
 
-#include <paste.h>
-
+#include "nic.h"
 #include "pastectl.h"
+#include "refusal.h"
 
-/* Of the generic netlink family "netdev" (since 6.3), linux/netdev.h. */
-#define NETDEV_GET	    1
-#define NETDEV_ATTR_IFINDEX 1
-#define NETDEV_ATTR_XDP	    3
-#define NETDEV_ATTR_MAX	    3
-#define NETDEV_XDP_ZEROCOPY (1ULL << 3)
+#define NETDEV_XDP_ZEROCOPY (1LL << 3) /* linux/netdev.h */
 
 /* What AF_XDP and the drivers need of a chunk beside an MTU's worth of bytes. */
 #define CHUNK_HEADROOM 256
 #define FRAME_OVERHEAD 26 /* Ethernet header, two VLAN tags, FCS */
 
-struct nic {
-	const char *name;
-	unsigned ifindex;
-	int sock;
-	char driver[sizeof(((struct ethtool_drvinfo *)0)->driver)];
-	bool bad; /* something is in the way */
+enum verdict {
+	OK,
+	UNKNOWN,
+	SLOW,
+	NO
 };
 
-__attribute__((format(printf, 4, 5))) static void report(struct nic *nic, const char *what,
-							 const char *verdict, const char *fmt, ...)
+struct finding {
+	enum verdict verdict;
+	char text[200];
+};
+
+__attribute__((format(printf, 3, 4))) static void say(struct finding *f, enum verdict verdict,
+						      const char *fmt, ...)
 {
 	va_list ap;
 
-	printf("  %-16s %-4s ", what, verdict);
+	f->verdict = verdict;
 	va_start(ap, fmt);
-	vprintf(fmt, ap);
+	vsnprintf(f->text, sizeof(f->text), fmt, ap);
 	va_end(ap);
-	printf("\n");
-	if (!strcmp(verdict, "no"))
-		nic->bad = true;
-}
-
-static int ethtool(const struct nic *nic, void *arg)
-{
-	struct ifreq ifr = { .ifr_data = arg };
-
-	strncpy(ifr.ifr_name, nic->name, sizeof(ifr.ifr_name) - 1);
-	return ioctl(nic->sock, SIOCETHTOOL, &ifr) ? -errno : 0;
 }
 
 /* ------------------------------------------------------------------------- */
-/* Does the driver have AF_XDP zero copy? */
-
-static int take_features(struct nl_msg *msg, void *arg)
-{
-	struct nlattr *attrs[NETDEV_ATTR_MAX + 1];
-	int64_t *features = arg;
-
-	if (genlmsg_parse(nlmsg_hdr(msg), 0, attrs, NETDEV_ATTR_MAX, NULL) < 0)
-		return NL_SKIP;
-	if (attrs[NETDEV_ATTR_XDP])
-		*features = (int64_t)nla_get_u64(attrs[NETDEV_ATTR_XDP]);
-	return NL_OK;
-}
-
-static int ask_features(struct nl_sock *nl, int family, unsigned ifindex)
-{
-	struct nl_msg *msg = nlmsg_alloc();
-	int ret;
-
-	if (!msg)
-		return -NLE_NOMEM;
-	if (!genlmsg_put(msg, NL_AUTO_PORT, NL_AUTO_SEQ, family, 0, 0, NETDEV_GET, 1) ||
-	    nla_put_u32(msg, NETDEV_ATTR_IFINDEX, ifindex)) {
-		nlmsg_free(msg);
-		return -NLE_NOMEM;
-	}
-	ret = nl_send_auto(nl, msg);
-	nlmsg_free(msg);
-	return ret < 0 ? ret : nl_recvmsgs_default(nl);
-}
-
-/* The kernel's word on what the driver can do, or -1: it does not say. */
-static int64_t xdp_features(unsigned ifindex)
-{
-	struct nl_sock *nl = nl_socket_alloc();
-	int64_t features = -1;
-	int family;
-
-	if (!nl)
-		return -1;
-	nl_socket_modify_cb(nl, NL_CB_VALID, NL_CB_CUSTOM, take_features, &features);
-	if (!genl_connect(nl)) {
-		family = genl_ctrl_resolve(nl, "netdev");
-		if (family >= 0)
-			ask_features(nl, family, ifindex);
-	}
-	nl_socket_free(nl);
-	return features;
-}
+/* What a NIC is */
 
 /* Those of 6.1; later kernels say it themselves. */
 static bool is_known_driver(const char *driver)
@@ -131,101 +65,62 @@ static bool is_known_driver(const char *driver)
 	return false;
 }
 
-static void check_driver(struct nic *nic)
+static void check_driver(struct nic *nic, struct finding *f)
 {
-	int64_t features = xdp_features(nic->ifindex);
-	const char *driver = *nic->driver ? nic->driver : "without a name";
+	int64_t features = nic_xdp_features(nic);
 
-	if (features >= 0 && ((uint64_t)features & NETDEV_XDP_ZEROCOPY))
-		report(nic, "driver", "ok", "%s has AF_XDP zero copy", driver);
+	if (!*nic->driver)
+		say(f, NO, "%s is no NIC: it has no driver", nic->name);
+	else if (features >= 0 && features & NETDEV_XDP_ZEROCOPY)
+		say(f, OK, "%s has AF_XDP zero copy", nic->driver);
 	else if (features >= 0)
-		report(nic, "driver", "no", "%s has no AF_XDP zero copy", driver);
+		say(f, NO, "%s has no AF_XDP zero copy", nic->driver);
 	else if (is_known_driver(nic->driver))
-		report(nic, "driver", "ok", "%s is known to have AF_XDP zero copy", driver);
+		say(f, OK, "%s is known to have AF_XDP zero copy", nic->driver);
 	else
-		report(nic, "driver", "no", "%s is not known to have AF_XDP zero copy", driver);
+		say(f, NO, "%s is not known to have AF_XDP zero copy", nic->driver);
 }
 
-/* ------------------------------------------------------------------------- */
-/* Settings */
-
-static void check_offloads(struct nic *nic)
+/* ixgbe has either virtual functions or XDP, either DCB or XDP. */
+static void check_sriov(struct nic *nic, struct finding *f)
 {
-	struct ethtool_value flags = { .cmd = ETHTOOL_GFLAGS };
+	int vfs = strcmp(nic->driver, "ixgbe") ? 0 : nic_vfs(nic);
 
-	if (ethtool(nic, &flags)) {
-		report(nic, "offloads", "?", "the driver does not say");
-		return;
-	}
-	if (flags.data & ETH_FLAG_RXVLAN)
-		report(nic, "rx-vlan-offload", "no", "on, try: ethtool -K %s rxvlan off",
-		       nic->name);
-	else
-		report(nic, "rx-vlan-offload", "ok", "off");
-	if (flags.data & ETH_FLAG_LRO)
-		report(nic, "LRO", "no", "on, try: ethtool -K %s lro off", nic->name);
-	else
-		report(nic, "LRO", "ok", "off");
+	if (vfs)
+		say(f, NO, "%s, try: echo 0 >/sys/class/net/%s/device/sriov_numvfs",
+		    paste_refusal(-EINVAL, vfs), nic->name);
+}
+
+static void check_dcb(struct nic *nic, struct finding *f)
+{
+	if (!strcmp(nic->driver, "ixgbe") && nic_has_dcb(nic))
+		say(f, NO, "the driver refuses XDP: switch DCB off, try: dcbtool sc %s dcb off",
+		    nic->name);
 }
 
 /* AF_XDP rounds what is left of a chunk down to 128 bytes. */
-static int largest_mtu(int chunk_size)
+static unsigned largest_mtu(unsigned chunk_size)
 {
 	return (chunk_size - CHUNK_HEADROOM) / 128 * 128 - FRAME_OVERHEAD;
 }
 
-static void check_mtu(struct nic *nic)
+static void check_mtu(struct nic *nic, struct finding *f)
 {
-	struct ifreq ifr = {};
-
-	strncpy(ifr.ifr_name, nic->name, sizeof(ifr.ifr_name) - 1);
-	if (ioctl(nic->sock, SIOCGIFMTU, &ifr)) {
-		report(nic, "MTU", "?", "%s", strerror(errno));
-		return;
-	}
-	if (ifr.ifr_mtu > largest_mtu(4096))
-		report(nic, "MTU", "no", "%d, a chunk of 4096 bytes has room for %d", ifr.ifr_mtu,
-		       largest_mtu(4096));
-	else if (ifr.ifr_mtu > largest_mtu(2048))
-		report(nic, "MTU", "ok", "%d, with chunks of 4096 bytes only", ifr.ifr_mtu);
+	if (nic->mtu > largest_mtu(4096))
+		say(f, NO, "%u, a chunk of 4096 bytes has room for %u, try: ip link set %s mtu %u",
+		    nic->mtu, largest_mtu(4096), nic->name, largest_mtu(4096));
+	else if (nic->mtu > largest_mtu(2048))
+		say(f, OK, "%u, with chunks of 4096 bytes only", nic->mtu);
 	else
-		report(nic, "MTU", "ok", "%d", ifr.ifr_mtu);
+		say(f, OK, "%u", nic->mtu);
 }
 
-static void check_queues(struct nic *nic)
+static void check_link(struct nic *nic, struct finding *f)
 {
-	struct ethtool_channels channels = { .cmd = ETHTOOL_GCHANNELS };
-	struct ethtool_value rings = { .cmd = ETHTOOL_GRXRINGS };
-	unsigned n;
-
-	if (!ethtool(nic, &channels))
-		n = channels.combined_count + channels.rx_count;
-	else if (!ethtool(nic, &rings))
-		n = rings.data;
+	if (!nic->up)
+		say(f, NO, "down, try: ip link set %s up", nic->name);
 	else
-		n = 0;
-	if (!n)
-		report(nic, "RX queues", "?", "the driver does not say how many");
-	else if (n == 1)
-		report(nic, "RX queues", "ok", "1");
-	else
-		report(nic, "RX queues", "ok", "%u: bind all, or ethtool -L %s combined 1", n,
-		       nic->name);
-}
-
-static void check_link(struct nic *nic)
-{
-	struct ifreq ifr = {};
-
-	strncpy(ifr.ifr_name, nic->name, sizeof(ifr.ifr_name) - 1);
-	if (ioctl(nic->sock, SIOCGIFFLAGS, &ifr))
-		report(nic, "link", "?", "%s", strerror(errno));
-	else if (!(ifr.ifr_flags & IFF_UP))
-		report(nic, "link", "no", "down, try: ip link set %s up", nic->name);
-	else if (!(ifr.ifr_flags & IFF_RUNNING))
-		report(nic, "link", "ok", "up, but no carrier");
-	else
-		report(nic, "link", "ok", "up");
+		say(f, OK, nic->carrier ? "up" : "up, but no carrier");
 }
 
 /* Needs privilege to look at the program; without it any program is a foreign one. */
@@ -243,77 +138,186 @@ static bool is_our_program(__u32 id)
 	return ours;
 }
 
-static void check_xdp(struct nic *nic)
+static void check_xdp(struct nic *nic, struct finding *f)
 {
 	__u32 id = 0;
 
 	if (bpf_xdp_query_id((int)nic->ifindex, 0, &id))
-		report(nic, "XDP", "?", "the kernel does not say what is attached");
+		say(f, UNKNOWN, "the kernel does not say what is attached");
 	else if (!id)
-		report(nic, "XDP", "ok", "no other program");
+		say(f, OK, "no other program");
 	else if (is_our_program(id))
-		report(nic, "XDP", "ok", "program %u of libpaste: in use now", id);
+		say(f, OK, "program %u of libpaste: in use now", id);
 	else
-		report(nic, "XDP", "no", "program %u is attached already", id);
+		say(f, NO, "program %u is attached already, try: ip link set %s xdp off", id,
+		    nic->name);
 }
 
-/* ixgbe has either virtual functions or XDP. */
-static void check_sriov(struct nic *nic)
-{
-	char path[128];
-	int vfs = 0;
-	FILE *f;
+/* ------------------------------------------------------------------------- */
+/* What nic prepare changes */
 
-	if (strcmp(nic->driver, "ixgbe"))
-		return;
-	snprintf(path, sizeof(path), "/sys/class/net/%s/device/sriov_numvfs", nic->name);
-	f = fopen(path, "re");
-	if (!f)
-		return;
-	if (fscanf(f, "%d", &vfs) == 1 && vfs)
-		report(nic, "SR-IOV", "no", "%d virtual functions, try: echo 0 >%s", vfs, path);
-	fclose(f);
+static void check_queues(struct nic *nic, struct finding *f)
+{
+	uint32_t n;
+
+	if (nic_queues(nic, &n) || !n)
+		say(f, UNKNOWN, "the driver does not say how many");
+	else if (n == 1)
+		say(f, OK, "1");
+	else
+		say(f, OK, "%u: bind all, or ethtool -L %s combined 1", n, nic->name);
 }
 
-static int open_nic(struct nic *nic)
+static void check_setting(struct nic *nic, const struct setting *s, struct finding *f)
 {
-	struct ethtool_drvinfo info = { .cmd = ETHTOOL_GDRVINFO };
+	char *value = NULL, *best;
+	int ret = s->get(nic, s, &value);
+	uint32_t n;
 
-	nic->ifindex = if_nametoindex(nic->name);
-	if (!nic->ifindex) {
-		warnx("check: there is no network interface %s", nic->name);
-		return -1;
+	if (nic_queues(nic, &n))
+		n = 0;
+	best = setting_best(nic, s, n);
+	if (!value && ret == -EOPNOTSUPP)
+		; /* the driver has no such thing */
+	else if (!value)
+		say(f, UNKNOWN, "%s", nic->why);
+	else if (!strcmp(value, best))
+		say(f, OK, "%s", value);
+	else if (s->blocks && ret)
+		say(f, NO, "%s, and the driver cannot switch it", value);
+	else if (s->blocks)
+		say(f, NO, "%s, try: ethtool -K %s %s off, or nic prepare", value, nic->name,
+		    s->feature);
+	else if (ret)
+		say(f, OK, "%s, and the driver cannot switch it", value);
+	else
+		say(f, SLOW, "%.40s%s, better %s: %s", value, strlen(value) > 40 ? "..." : "", best,
+		    s->why);
+	free(value);
+	free(best);
+}
+
+static void check_interrupts(struct nic *nic, struct finding *f)
+{
+	char *cpus, *want;
+	uint32_t n, i;
+	int irq;
+
+	if (nic_queues(nic, &n) || !n)
+		return;
+	for (i = 0; i < n; i++) {
+		irq = irq_of_queue(nic, i);
+		if (irq < 0 || irq_get(irq, &cpus)) {
+			say(f, UNKNOWN, "cannot tell which is queue %u's", i);
+			return;
+		}
+		want = text_of("%d", irq_best_cpu(nic, i));
+		if (strcmp(cpus, want))
+			say(f, SLOW, "queue %u's on CPU %s, better %s: one CPU for each queue", i,
+			    cpus, want);
+		free(cpus);
+		free(want);
+		if (f->verdict == SLOW)
+			return;
 	}
-	nic->sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (nic->sock < 0) {
-		warn("check");
-		return -1;
+	say(f, OK, "one CPU for each queue");
+}
+
+/* ------------------------------------------------------------------------- */
+
+static const struct {
+	const char *name;
+	void (*check)(struct nic *nic, struct finding *f);
+} checks[] = {
+	{ "driver", check_driver },    { "SR-IOV", check_sriov },
+	{ "DCB", check_dcb },	       { "MTU", check_mtu },
+	{ "link", check_link },	       { "XDP", check_xdp },
+	{ "RX queues", check_queues }, { "interrupts", check_interrupts },
+};
+
+/* A condition without a text does not concern this NIC. */
+static void print_finding(const char *name, const struct finding *f)
+{
+	static const char *const words[] = { "ok", "?", "slow", "no" };
+
+	if (*f->text)
+		printf("  %-16s %-4s %s\n", name, words[f->verdict], f->text);
+}
+
+bool check_all(struct nic *nic)
+{
+	bool works = true;
+	size_t i;
+
+	for (i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
+		struct finding f = {};
+
+		checks[i].check(nic, &f);
+		print_finding(checks[i].name, &f);
+		works = works && f.verdict != NO;
 	}
-	if (!ethtool(nic, &info))
-		memcpy(nic->driver, info.driver, sizeof(nic->driver) - 1);
-	return 0;
+	for (i = 0; i < n_settings; i++) {
+		struct finding f = {};
+
+		if (!settings[i].why && !settings[i].blocks)
+			continue;
+		check_setting(nic, &settings[i], &f);
+		print_finding(settings[i].name, &f);
+		works = works && f.verdict != NO;
+	}
+	printf("%s: zero copy %s\n", nic->name, works ? "should work" : "would not work");
+	return works;
+}
+
+/* Of settings only those that block and cannot be changed: the others are what prepare is for. */
+bool check_blocked(struct nic *nic)
+{
+	bool blocked = false;
+	size_t i;
+
+	for (i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
+		struct finding f = {};
+
+		checks[i].check(nic, &f);
+		if (f.verdict == NO)
+			warnx("nic: %s: %s: %s", nic->name, checks[i].name, f.text);
+		blocked = blocked || f.verdict == NO;
+		if (blocked && checks[i].check == check_driver)
+			return true; /* what is no such NIC needs no better settings */
+	}
+	for (i = 0; i < n_settings; i++) {
+		char *value = NULL;
+		int ret = settings[i].get(nic, &settings[i], &value);
+
+		if (settings[i].blocks && ret && value && strcmp(value, settings[i].best)) {
+			warnx("nic: %s: %s is on, and the driver cannot switch it", nic->name,
+			      settings[i].name);
+			blocked = true;
+		}
+		free(value);
+	}
+	return blocked;
 }
 
 int cmd_check(int argc, char **argv)
 {
-	static void (*const checks[])(struct nic *) = {
-		check_driver, check_offloads, check_mtu, check_queues,
-		check_link,   check_sriov,    check_xdp,
-	};
-	struct nic nic = {};
-	size_t i;
+	struct nic nic;
+	bool works;
+	int ret;
 
 	if (argc != 2) {
 		warnx("check: name one NIC. See pastectl --help");
 		return EXIT_USAGE;
 	}
-	nic.name = argv[1];
-	if (open_nic(&nic))
+	ret = nic_open(&nic, argv[1]);
+	if (ret == -ENODEV)
+		warnx("check: there is no network interface %s", argv[1]);
+	else if (ret)
+		warnx("check: %s", strerror(-ret));
+	if (ret)
 		return EXIT_USAGE;
 	printf("%s\n", nic.name);
-	for (i = 0; i < sizeof(checks) / sizeof(checks[0]); i++)
-		checks[i](&nic);
-	close(nic.sock);
-	printf("%s: zero copy %s\n", nic.name, nic.bad ? "would not work" : "should work");
-	return nic.bad ? EXIT_NO : EXIT_OK;
+	works = check_all(&nic);
+	nic_close(&nic);
+	return works ? EXIT_OK : EXIT_NO;
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * pastectl: look at the paste module from a shell.
+ * pastectl: look at the paste module and at NICs, and prepare NICs, from a shell.
  *
- * This file has the command line and the command "info"; stat.c and check.c
- * have the commands of their names. Nothing here changes anything, and only
- * info and stat open the device.
+ * This file has the command line and the command "info"; stat.c, check.c and
+ * nic.c have the commands of their names. Only nic prepare and nic restore
+ * change anything.
  */
 #include <err.h>
 #include <stdio.h>
@@ -18,13 +18,21 @@ static const char usage_text[] =
 	"usage: pastectl info\n"
 	"       pastectl stat [-w SECONDS] [--json]\n"
 	"       pastectl check NIC\n"
+	"       pastectl nic show NIC\n"
+	"       pastectl nic prepare NIC --queues N --port PORT [--port PORT...] [-n]\n"
+	"       pastectl nic restore NIC\n"
 	"\n"
 	"info   version, features and limits of the module, objects that exist\n"
 	"stat   statistics of all queues that may be seen; counters that are 0 are left out\n"
 	"       -w SECONDS  again and again, with what happened per second\n"
 	"       --json      one list of objects with all counters\n"
 	"check  would zero copy work on this NIC, and if not, what is in the way?\n"
-	"       exit status 0: yes, 1: no\n";
+	"       exit status 0: yes, 1: no\n"
+	"nic show     all about a NIC that matters, and what check says\n"
+	"nic prepare  make it fit for a server on these ports with N threads: N queues that\n"
+	"             flows are spread over, each with a CPU; the old values are saved\n"
+	"       -n    only print what would be changed\n"
+	"nic restore  put the old values back\n";
 
 static const struct {
 	const char *name;
@@ -33,6 +41,7 @@ static const struct {
 	{ "info", cmd_info },
 	{ "stat", cmd_stat },
 	{ "check", cmd_check },
+	{ "nic", cmd_nic },
 };
 
 static const char *const objects[PASTE_OBJ_MAX] = {

@@ -8,11 +8,12 @@
 
 /* Exit statuses, as pastectl(8) documents them. */
 #define EXIT_OK	   0
-#define EXIT_NO	   1 /* check: zero copy would not work; else: it failed */
+#define EXIT_NO	   1 /* check, nic show: zero copy would not work; else: it failed */
 #define EXIT_USAGE 2 /* wrong arguments, or the question has no answer */
 
 int cmd_info(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
 int cmd_check(int argc, char **argv);
+int cmd_nic(int argc, char **argv);
 
 #endif /* PASTECTL_H */
