@@ -16,7 +16,7 @@
 
 static const char usage_text[] =
 	"usage: pastectl info\n"
-	"       pastectl stat [-w SECONDS] [--json]\n"
+	"       pastectl stat [-w SECONDS] [--json | --prom]\n"
 	"       pastectl check NIC\n"
 	"       pastectl nic show NIC\n"
 	"       pastectl nic prepare NIC --queues N --port PORT [--port PORT...] [-n]\n"
@@ -26,6 +26,7 @@ static const char usage_text[] =
 	"stat   statistics of all queues that may be seen; counters that are 0 are left out\n"
 	"       -w SECONDS  again and again, with what happened per second\n"
 	"       --json      one list of objects with all counters\n"
+	"       --prom      all counters in the text format of Prometheus\n"
 	"check  would zero copy work on this NIC, and if not, what is in the way?\n"
 	"       exit status 0: yes, 1: no\n"
 	"nic show     all about a NIC that matters, and what check says\n"

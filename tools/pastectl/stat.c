@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * pastectl stat: the statistics of all queues, once or again and again, for
- * people or as JSON.
+ * people, as JSON, or for Prometheus.
  *
  * A sample is all queues at about the same time. Live rates are the difference
  * of two samples; queues are matched by their number, which the module does not
@@ -11,6 +11,7 @@
 #include <getopt.h>
 #include <math.h>
 #include <net/if.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,12 @@
 #include <paste.h>
 
 #include "pastectl.h"
+
+enum format {
+	PEOPLE,
+	JSON,
+	PROM
+};
 
 struct sample {
 	struct paste_ioc_stats *q;
@@ -89,6 +96,53 @@ static void print_json(const struct sample *s)
 		print_json_queue(&s->q[i]);
 	}
 	printf("]\n");
+}
+
+static void print_prom_labels(const struct paste_ioc_stats *q)
+{
+	char name[IF_NAMESIZE] = "";
+
+	printf("{queue=\"%u\",pid=\"%u\"", q->id, q->pid);
+	if (q->ifindex && if_indextoname(q->ifindex, name))
+		printf(",nic=\"%s\",nic_queue=\"%u\"", name, q->nic_queue);
+	printf("} ");
+}
+
+static void print_prom_gauge(const struct sample *s, const char *name, size_t offset)
+{
+	size_t i;
+
+	printf("# TYPE paste_%s gauge\n", name);
+	for (i = 0; i < s->n; i++) {
+		printf("paste_%s", name);
+		print_prom_labels(&s->q[i]);
+		printf("%u\n", *(const __u32 *)((const char *)&s->q[i] + offset));
+	}
+}
+
+/* The text format wants all lines of a metric together. */
+static void print_prom(const struct sample *s)
+{
+	size_t i;
+	unsigned c;
+
+#define GAUGE(name, member) print_prom_gauge(s, name, offsetof(struct paste_ioc_stats, member))
+	GAUGE("conns", conns);
+	GAUGE("sends_now", sends);
+	GAUGE("stalled", stalled);
+	GAUGE("chunks", chunks);
+	GAUGE("chunks_held", chunks_held);
+	GAUGE("chunks_lent", chunks_lent);
+	GAUGE("chunks_free", chunks_free);
+#undef GAUGE
+	for (c = 0; c < PASTE_STAT_N; c++) {
+		printf("# TYPE paste_%s_total counter\n", paste_stat_name(c));
+		for (i = 0; i < s->n; i++) {
+			printf("paste_%s_total", paste_stat_name(c));
+			print_prom_labels(&s->q[i]);
+			printf("%llu\n", s->q[i].v[c]);
+		}
+	}
 }
 
 static void print_head(const struct paste_ioc_stats *q)
@@ -168,14 +222,14 @@ static void wait_for(double seconds)
 }
 
 /* Ends when it is killed, or when something fails. */
-static int watch(struct paste *p, double seconds, bool json)
+static int watch(struct paste *p, double seconds, enum format format)
 {
 	struct sample s[2] = { { .n = 0 }, { .n = 0 } };
 	unsigned turn = 0;
 	int ret;
 
 	while (!(ret = take_sample(p, &s[turn]))) {
-		if (json)
+		if (format == JSON)
 			print_json(&s[turn]);
 		else if (s[!turn].when > 0)
 			print_rates(&s[!turn], &s[turn]);
@@ -189,13 +243,15 @@ static int watch(struct paste *p, double seconds, bool json)
 	return ret;
 }
 
-static int show_once(struct paste *p, bool json)
+static int show_once(struct paste *p, enum format format)
 {
 	struct sample s = { .n = 0 };
 	int ret = take_sample(p, &s);
 
-	if (!ret && json)
+	if (!ret && format == JSON)
 		print_json(&s);
+	else if (!ret && format == PROM)
+		print_prom(&s);
 	else if (!ret)
 		print_totals(&s);
 	free(s.q);
@@ -215,15 +271,19 @@ static int parse_seconds(const char *arg, double *seconds)
 
 int cmd_stat(int argc, char **argv)
 {
-	static const struct option options[] = { { "json", no_argument, NULL, 'j' }, {} };
+	static const struct option options[] = { { "json", no_argument, NULL, 'j' },
+						 { "prom", no_argument, NULL, 'p' },
+						 {} };
 	double seconds = 0;
-	bool json = false;
+	enum format format = PEOPLE;
 	struct paste p;
 	int c, ret;
 
 	while ((c = getopt_long(argc, argv, "w:", options, NULL)) != -1) {
 		if (c == 'j')
-			json = true;
+			format = JSON;
+		else if (c == 'p')
+			format = PROM;
 		else if (c != 'w' || parse_seconds(optarg, &seconds))
 			return EXIT_USAGE;
 	}
@@ -231,11 +291,15 @@ int cmd_stat(int argc, char **argv)
 		warnx("stat: what is '%s'? See pastectl --help", argv[optind]);
 		return EXIT_USAGE;
 	}
+	if (format == PROM && seconds > 0) {
+		warnx("stat: --prom is for being scraped, without -w");
+		return EXIT_USAGE;
+	}
 	if (paste_open(&p)) {
 		warnx("%s", paste_text(&p));
 		return EXIT_NO;
 	}
-	ret = seconds > 0 ? watch(&p, seconds, json) : show_once(&p, json);
+	ret = seconds > 0 ? watch(&p, seconds, format) : show_once(&p, format);
 	paste_close(&p);
 	if (ret)
 		warnx("stat: %s", strerror(-ret));
