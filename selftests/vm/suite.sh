@@ -4,8 +4,8 @@
 # usage: suite.sh [NIC [PART...]]
 #
 # All tests of the module, as one KTAP stream with a line per test; NIC is what run.sh was told (ixgbe, i40e, virtio, none).
-# Parts: uapi conn ring life hook pmem net damage recovery; all of these without names. nic: what depends on the NIC alone. By name only:
-# fuzz, for FUZZ_SECONDS (20) and beginning with FUZZ_SEED (1); fail_nth, for kernels with fault injection. Runs in the VM:
+# Parts: uapi conn ring life hook pmem nicprep net damage recovery; all of these without names. nic: what depends on the NIC alone. By name
+# only: fuzz, for FUZZ_SECONDS (20) and beginning with FUZZ_SEED (1); fail_nth, for kernels with fault injection. Runs in the VM:
 #
 #   selftests/vm/run.sh --kernel 6.12 --nic ixgbe -- selftests/vm/suite.sh ixgbe
 #
@@ -20,7 +20,7 @@ programs=${selftests%/selftests}/build/selftests
 export PASTE_NIC=${1:-${PASTE_NIC:-none}}
 shift $(($# > 0))
 parts=("$@")
-[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem net damage recovery)
+[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem nicprep net damage recovery)
 
 slow=${PASTE_SLOW:-1}
 : "${FUZZ_SECONDS:=20}"
@@ -70,11 +70,13 @@ echo "TAP version 13"
 for part in "${parts[@]}"; do
 	case $part in
 	net) run_part net timeout $((2400 * slow)) "$selftests/net.sh" ;;
+	nicprep) run_part nicprep timeout $((300 * slow)) "$selftests/nicprep.sh" ;;
 	damage) run_part damage timeout $((900 * slow)) "$selftests/damage.sh" --pm ;;
 	nic)
 		run_part uapi timeout $((60 * slow)) "$programs/uapi" -f bind
 		mapfile -t cases < <(sed -n 's/^\(t_nic_[a-z0-9_]*\)() {.*/\1/p' "$selftests/net.sh")
 		run_part net timeout $((300 * slow)) "$selftests/net.sh" "${cases[@]}"
+		run_part nicprep timeout $((300 * slow)) "$selftests/nicprep.sh"
 		;;
 	pmem) run_part pmem timeout $((600 * slow)) "$programs/pmem" ;;
 	recovery) run_part recovery timeout $((300 * slow)) "$selftests/../build/tools/obj-phttpd/store_speed" --recover 1000000 ;;
