@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # For people; the kernel's build system reads Kbuild. 'make help' says what there is.
 
-prefix ?= /usr/local
+PREFIX ?= /usr/local
 # The kernels to build the module for: all whose headers are installed, or the one of KDIR=.
 KDIRS := $(if $(KDIR),$(KDIR),$(wildcard /lib/modules/*/build))
 # Where module builds go, one directory per kernel.
@@ -12,7 +12,7 @@ DKMS_DIR := $(DESTDIR)/usr/src/paste-$(VERSION)
 
 # V=1 shows the commands, in the kernel's build system as well as here.
 Q := $(if $(filter 1,$(V)),,@)
-export V prefix DESTDIR
+export V PREFIX DESTDIR
 
 .PHONY: all module lib tools deps demo check check-debug bench install uninstall dkms-install abi clean help
 
@@ -55,13 +55,17 @@ bench:
 	$(Q)selftests/deps.sh --bench
 	$(Q)selftests/bench/run.sh $(if $(QUICK),--quick)
 
-install: lib tools
+install: lib tools dkms-install
 	$(Q)$(MAKE) -C lib install
 	$(Q)$(MAKE) -C tools install
 
+# Without its sources DKMS could not even remove the module.
 uninstall:
+	$(Q)! [ -e $(DESTDIR)/var/lib/dkms/paste/$(VERSION) ] || \
+		{ echo "first run: dkms remove paste/$(VERSION) --all" >&2; exit 1; }
 	$(Q)$(MAKE) -C lib uninstall
 	$(Q)$(MAKE) -C tools uninstall
+	$(Q)rm -rf $(DKMS_DIR)
 
 # DKMS builds the module for every kernel that is or will be installed.
 dkms-install:
@@ -88,7 +92,7 @@ help:
 	@echo 'check         all tests: style, unit tests, VMs with 6.1 and 6.12'
 	@echo 'check-debug   the tests on kernels built with KASAN, lockdep and others: takes hours'
 	@echo 'bench         servers with and without PASTE against each other, in VMs; QUICK=1: 6 minutes'
-	@echo 'install       lib, header, man pages and tools, below DESTDIR and prefix (/usr/local)'
+	@echo 'install       lib, headers, man pages, tools and udev rule, below DESTDIR and PREFIX (/usr/local); dkms-install'
 	@echo 'uninstall     remove what install has installed'
 	@echo 'dkms-install  copy the module sources to where DKMS finds them'
 	@echo 'abi           check that the library exports what libpaste.map says'
