@@ -14,7 +14,7 @@ DKMS_DIR := $(DESTDIR)/usr/src/paste-$(VERSION)
 Q := $(if $(filter 1,$(V)),,@)
 export V PREFIX DESTDIR
 
-.PHONY: all module lib tools deps demo check check-debug bench install uninstall dkms-install abi clean help
+.PHONY: all module lib tools deps demo check check-debug bench install uninstall dkms-install deb abi clean help
 
 all: module lib tools
 
@@ -74,6 +74,15 @@ dkms-install:
 	$(Q)for file in $(DKMS_SOURCES); do install -m 644 $$file $(DKMS_DIR)/$$file || exit; done
 	@echo "Sources are in $(DKMS_DIR). Now: dkms install paste/$(VERSION)"
 
+# dpkg-buildpackage leaves its results beside the source directory, so it gets a copy of the tree below build/.
+deb:
+	$(Q)selftests/deps.sh --deb
+	$(Q)rm -rf build/deb
+	$(Q)mkdir -p build/deb/paste-$(VERSION)
+	$(Q)tar -c --exclude-vcs --exclude=./build --exclude=__pycache__ . | tar -x -C build/deb/paste-$(VERSION)
+	$(Q)cd build/deb/paste-$(VERSION) && env -u PREFIX -u DESTDIR dpkg-buildpackage -us -uc
+	@echo "Packages are in build/deb. Now, as root: apt install ./build/deb/*.deb"
+
 abi: lib
 	$(Q)$(MAKE) -C lib abi
 
@@ -95,6 +104,7 @@ help:
 	@echo 'install       lib, headers, man pages, tools and udev rule, below DESTDIR and PREFIX (/usr/local); dkms-install'
 	@echo 'uninstall     remove what install has installed'
 	@echo 'dkms-install  copy the module sources to where DKMS finds them'
+	@echo 'deb           Debian packages, in build/deb'
 	@echo 'abi           check that the library exports what libpaste.map says'
 	@echo 'clean         remove what was built'
 	@echo

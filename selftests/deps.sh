@@ -1,11 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# usage: deps.sh [--debug | --bench]
+# usage: deps.sh [--debug | --bench | --deb | --install]
 #
 # make deps: install what building, the demo and the tests need, from Debian 12's own packages. Does nothing, quickly, when
 # nothing is missing. Changes no apt configuration, and only fetches package lists when the ones that are there do not do.
 # --debug: also what building kernels needs, for make check-debug. --bench: also what make bench needs.
+# --deb: what make deb needs, and nothing else. --install: that and what install.sh needs.
 
 set -euo pipefail
 
@@ -29,6 +30,13 @@ packages=(
 case ${1:-} in
 --debug) packages+=(bc bison flex linux-source-6.1) ;;
 --bench) packages+=(gnuplot-nox liburing-dev) ;;
+--deb | --install)
+	control=$(dirname "${BASH_SOURCE[0]}")/../debian/control
+	mapfile -t packages < <(sed -n '/^Build-Depends:/,/^[^ B]/s/^ \([a-z0-9-]*\).*/\1/p' "$control" |
+		sed 's/-compat$//; s/^dh-sequence-/dh-/')
+	packages+=(dpkg-dev)
+	[ "$1" = --deb ] || packages+=(curl debootstrap lintian man-db)
+	;;
 esac
 
 say() { printf 'deps: %s\n' "$*" >&2; }
