@@ -19,7 +19,7 @@ packages=(
 	bpftool clang libbpf-dev libelf-dev libnl-3-dev libnl-genl-3-dev libnl-route-3-dev libpmem-dev libxxhash-dev llvm
 	pkg-config
 	# the tests: kselftest's harness comes from the kernel source, openssl is for the sums of what was transferred
-	clang-format g++ libclang-rt-14-dev linux-source-6.12 man-db openssl shellcheck sparse xz-utils
+	clang-format g++ libclang-rt-14-dev linux-source-6.12 man-db openssl rsync shellcheck sparse xz-utils
 	# building QEMU; qemu-system-data is at the version of the source that is built
 	dpkg-dev libattr1-dev libcap-ng-dev libfdt-dev libglib2.0-dev libpixman-1-dev meson ninja-build patch python3
 	qemu-system-data zlib1g-dev
