@@ -14,6 +14,7 @@ module loaded; pass on its output and exit status. build/ of the tree is shared 
   --queues N           NIC channels (1; virtio: what the driver chooses); ixgbe has at most as many as there are CPUs
   --pm SIZE            an NVDIMM of SIZE (K, M or G), as /dev/pmem0
   --pm-file FILE       keep the NVDIMM's content in FILE, across runs
+  --root DIR           the system in DIR instead of the host's, with its kernels; the tree is there at the same path
   --smp N              virtual CPUs (1)
   --mem MIB            memory (2048)
   --tcg single|multi   threads of the CPU emulation (single). Multi is faster with --smp, but guests crash in it when an XDP
@@ -46,7 +47,7 @@ say() { printf 'vm: %s\n' "$*" >&2; }
 die() { say "$*"; exit 125; }
 
 kernel=6.12 nic=ixgbe net=tap queues='' pm='' pm_file='' smp=1 mem=2048 tcg=single
-module=dkms ko='' timeout=600 append='' verbose='' qemu_arguments=()
+root='' module=dkms ko='' timeout=600 append='' verbose='' qemu_arguments=()
 slow=${PASTE_SLOW:-1}
 
 while [ $# -gt 0 ]; do
@@ -57,6 +58,7 @@ while [ $# -gt 0 ]; do
 	--queues) queues=$2; shift ;;
 	--pm) pm=$2; shift ;;
 	--pm-file) pm_file=$(realpath -m "$2"); shift ;;
+	--root) root=$(realpath "$2"); shift ;;
 	--smp) smp=$2; shift ;;
 	--mem) mem=$2; shift ;;
 	--tcg) tcg=$2; shift ;;
@@ -76,6 +78,7 @@ done
 timeout=$((timeout * slow))
 case $nic in ixgbe | i40e | virtio | none) ;; *) die "--nic $nic: not ixgbe, i40e, virtio or none" ;; esac
 case $net in tap | pair) ;; *) die "--net $net: not tap or pair" ;; esac
+[ -z "$root" ] || [ $module != dkms ] || die "--root needs --no-module or --ko: DKMS would build for the host's kernels"
 case $tcg in single | multi) ;; *) die "--tcg $tcg: not single or multi" ;; esac
 # The path of the tree goes through QEMU options and the kernel command line, which have no quoting for these.
 case $tree in *[\ ,\"]*) die "the tree's path must not contain spaces, commas or quotes: $tree" ;; esac
@@ -84,13 +87,13 @@ case $tree in *[\ ,\"]*) die "the tree's path must not contain spaces, commas or
 
 newest_kernel() {
 	local image versions=()
-	for image in /boot/vmlinuz-"$1".*; do
+	for image in "$root"/boot/vmlinuz-"$1".*; do
 		case $image in
 		*-rt-* | *-cloud-* | *'*') ;;
-		*) versions+=("${image#/boot/vmlinuz-}") ;;
+		*) versions+=("${image#"$root"/boot/vmlinuz-}") ;;
 		esac
 	done
-	[ ${#versions[@]} -gt 0 ] || die "no kernel $1 in /boot: run 'make deps' as root"
+	[ ${#versions[@]} -gt 0 ] || die "no kernel $1 in $root/boot: run 'make deps' as root"
 	printf '%s\n' "${versions[@]}" | sort -V | tail -1
 }
 
@@ -103,8 +106,8 @@ else
 	*.*.*) version=$kernel ;;
 	*) version=$(newest_kernel "$kernel") ;;
 	esac
-	image=/boot/vmlinuz-$version
-	modules=/lib/modules/$version
+	image=$root/boot/vmlinuz-$version
+	modules=$root/lib/modules/$version
 fi
 [ -r "$image" ] || die "cannot read $image"
 [ -d "$modules" ] || die "no directory $modules"
@@ -197,11 +200,18 @@ arguments=(
 	-device virtio-rng-pci
 	-device virtio-serial-pci
 	# The host's root and a container's mounts in it have inode numbers of several file systems.
-	-fsdev local,id=root,path=/,security_model=none,readonly=on,multidevs=remap
+	-fsdev "local,id=root,path=${root:-/},security_model=none,readonly=on,multidevs=remap"
 	-device virtio-9p-pci,fsdev=root,mount_tag=root
 	-fsdev "local,id=build,path=$tree/build,security_model=none,multidevs=remap"
 	-device virtio-9p-pci,fsdev=build,mount_tag=build
 )
+if [ -n "$root" ]; then
+	# shellcheck disable=SC2054
+	arguments+=(
+		-fsdev "local,id=tree,path=$tree,security_model=none,readonly=on,multidevs=remap"
+		-device virtio-9p-pci,fsdev=tree,mount_tag=tree
+	)
+fi
 if [ -n "$pm" ]; then
 	# shellcheck disable=SC2054
 	arguments+=(
