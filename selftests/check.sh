@@ -17,9 +17,9 @@ set -uo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
-fast=(build style unit store damage)
+fast=(build style unit store damage install-fast)
 # The first VM of a kernel has DKMS build the module, which the second one finds: not both at the same time.
-all=("${fast[@]}" vm-{6.12,6.1}-ixgbe vm-{6.12,6.1}-virtio crash-{6.12,6.1} demo)
+all=("${fast[@]}" vm-{6.12,6.1}-ixgbe vm-{6.12,6.1}-virtio crash-{6.12,6.1} install demo)
 
 steps=()
 while [ $# -gt 0 ]; do
@@ -56,6 +56,8 @@ run_step() {
 	unit) make -s -C selftests unit && make -s -C tools/phttpd sim ;;
 	store) "${isolate[@]}" selftests/net.sh --no-module ;;
 	damage) selftests/damage.sh ;;
+	install-fast) selftests/install.sh --fast ;;
+	install) selftests/install.sh ;;
 	vm-* | rate-*) run_in_vm "$1" ;;
 	crash-*) selftests/crash.sh --kernel "${1#crash-}" ;;
 	demo) selftests/demo.sh ;;
