@@ -15,6 +15,7 @@
  * or writes what is not for it. Memory there may be gone at any moment: it is
  * touched in guard() only.
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -37,6 +38,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "util.h"
@@ -174,11 +176,19 @@ static __u8 *any_place(void)
 static __thread sigjmp_buf guard_env;
 static __thread volatile bool guarded;
 
-static void on_fault(int sig)
+static void on_fault(int sig, siginfo_t *info, void *context)
 {
-	(void)sig;
-	if (!guarded)
-		_exit(99);
+	const ucontext_t *at = context;
+	char text[200];
+
+	if (!guarded) {
+		signal(sig, SIG_DFL);
+		snprintf(text, sizeof(text),
+			 "# signal %d, address %p, instruction %#llx, arena %p, code %p\n", sig,
+			 info->si_addr, at->uc_mcontext.gregs[REG_RIP], (void *)arena,
+			 (void *)on_fault);
+		_exit(write(1, text, strlen(text)) > 0 ? 99 : 97);
+	}
 	guarded = false;
 	siglongjmp(guard_env, 1);
 }
@@ -823,9 +833,12 @@ static void run_ops(unsigned int n)
 
 /* ---------------------------------------------------------------- worker --- */
 
+static pthread_barrier_t all_there;
+
 static void *thread(void *arg)
 {
 	state = (uintptr_t)arg;
+	pthread_barrier_wait(&all_there);
 	run_ops(OPS);
 	return NULL;
 }
@@ -837,7 +850,7 @@ static __u32 mix(__u32 a, __u32 b)
 
 static void catch_faults(void)
 {
-	struct sigaction act = { .sa_handler = on_fault, .sa_flags = SA_NODEFER };
+	struct sigaction act = { .sa_sigaction = on_fault, .sa_flags = SA_NODEFER | SA_SIGINFO };
 
 	sigaction(SIGSEGV, &act, NULL);
 	sigaction(SIGBUS, &act, NULL);
@@ -860,11 +873,13 @@ static void run_worker(__u32 seed)
 
 	clear_slots();
 	catch_faults();
-	arena = mmap(NULL, (size_t)N_PLACE * PLACE + PLACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
+	arena = mmap(NULL, (size_t)(N_PLACE + 2) * PLACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
 		     -1, 0);
-	if (arena == MAP_FAILED ||
+	if (arena == MAP_FAILED || pthread_barrier_init(&all_there, NULL, THREADS) ||
 	    socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, unix_fd))
 		_exit(98);
+	/* No hole in the places is ever part of the free space around, where a thread's stack may come to lie. */
+	arena += PLACE;
 	state = seed;
 	/* something to begin with */
 	for (int i = 0; i < 40; i++) {
