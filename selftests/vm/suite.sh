@@ -4,8 +4,8 @@
 # usage: suite.sh [NIC [PART...]]
 #
 # All tests of the module, as one KTAP stream with a line per test; NIC is what run.sh was told (ixgbe, i40e, virtio, none).
-# Parts: uapi conn ring life hook pmem fuzz nicprep net damage recovery; all of these without names. fuzz takes FUZZ_SECONDS
-# (20) and begins with FUZZ_SEED (1). nic: what depends on the NIC alone. By name only: fail_nth, for kernels with fault injection. Runs in the VM:
+# Parts: uapi conn ring life hook pmem nicprep net damage recovery; all of these without names. nic: what depends on the NIC alone. By name
+# only: fuzz, for FUZZ_SECONDS (20) and beginning with FUZZ_SEED (1); fail_nth, for kernels with fault injection. Runs in the VM:
 #
 #   selftests/vm/run.sh --kernel 6.12 --nic ixgbe -- selftests/vm/suite.sh ixgbe
 #
@@ -20,7 +20,7 @@ programs=${selftests%/selftests}/build/selftests
 export PASTE_NIC=${1:-${PASTE_NIC:-none}}
 shift $(($# > 0))
 parts=("$@")
-[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem fuzz nicprep net damage recovery)
+[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem nicprep net damage recovery)
 
 slow=${PASTE_SLOW:-1}
 : "${FUZZ_SECONDS:=20}"
