@@ -19,6 +19,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <linux/bpf.h>
 #include <linux/if_xdp.h>
 #include <net/if.h>
@@ -672,10 +673,12 @@ static void op_ioctl(void)
 		a[1 + below(14)] = edge();
 	if (once_in(2)) /* text, or ports */
 		memcpy(&a[2], &pointer, sizeof(pointer));
-	if (cmd == PASTE_IOC_SYNC)
-		a[3] %= 1000; /* else it could sleep for ever */
-	else if (once_in(4))
+	if (cmd == PASTE_IOC_SYNC) {
+		a[2] %= 1000; /* busy_us, wait_us: else it could take an hour */
+		a[3] %= 1000;
+	} else if (once_in(4)) {
 		arg = once_in(8) ? (void *)(uintptr_t)edge() : any_place() + below(PLACE);
+	}
 	ioctl(get(any_slot()), cmd, arg);
 }
 
@@ -943,17 +946,25 @@ static void fail(const char *what, __u32 seed)
 	failures++;
 }
 
-static void show_stack(pid_t pid)
+/* Of all threads. */
+static void show_stacks(pid_t pid)
 {
 	char path[64], line[200];
+	glob_t found;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/%d/stack", pid);
-	f = fopen(path, "r");
-	while (f && fgets(line, sizeof(line), f))
-		printf("# %s", line);
-	if (f)
-		fclose(f);
+	snprintf(path, sizeof(path), "/proc/%d/task/*/stack", pid);
+	if (glob(path, 0, NULL, &found))
+		return;
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		printf("# %s\n", found.gl_pathv[i]);
+		f = fopen(found.gl_pathv[i], "r");
+		while (f && fgets(line, sizeof(line), f))
+			printf("# %s", line);
+		if (f)
+			fclose(f);
+	}
+	globfree(&found);
 }
 
 /* How the worker ended: its wait status, or -1 if it does not end. */
@@ -963,7 +974,7 @@ static int wait_for(pid_t pid, __u64 end)
 
 	while (waitpid(pid, &status, WNOHANG) == 0) {
 		if (now_ms() > end) {
-			show_stack(pid);
+			show_stacks(pid);
 			kill(pid, SIGKILL);
 			return -1;
 		}
