@@ -433,7 +433,7 @@ t_lo_memory_comes_back() {
 # memory_comes_back COMMAND...: that starts the server
 memory_comes_back() {
 	local before after
-	for round in 0 1 2 3; do
+	for round in 0 1 2 3 4; do
 		[ $round != 1 ] || before=$(free_memory)
 		"$@"
 		load ${to:+env}
@@ -448,8 +448,8 @@ memory_comes_back() {
 	done
 	after=$(free_memory)
 	echo "free before $before after $after KB"
-	# a pool has 37 MB
-	[ $((before - after)) -lt $((30 * 1024)) ] || fail "$((before - after)) KB are gone"
+	# Two ended well, two were killed, and a pool has 37 MB. Of memory that is free, some 10 MB wait in lists of the CPUs.
+	[ $((before - after)) -lt $((60 * 1024)) ] || fail "$((before - after)) KB are gone"
 }
 
 free_memory() {

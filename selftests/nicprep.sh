@@ -269,6 +269,7 @@ t_refused() {
 	prepare 1 --queues 2
 	says "ip link set $nic up"
 	ip link set "$nic" up
+	ip addr add "$PASTE_ADDR6/64" dev "$nic" nodad # which went with the link
 	ip link set "$nic" mtu 9000
 	prepare 1 --queues 2
 	says 'MTU: 9000'
