@@ -34,7 +34,7 @@ case ${1:-} in
 	control=$(dirname "${BASH_SOURCE[0]}")/../debian/control
 	mapfile -t packages < <(sed -n '/^Build-Depends:/,/^[^ B]/s/^ \([a-z0-9-]*\).*/\1/p' "$control" |
 		sed 's/-compat$//; s/^dh-sequence-/dh-/')
-	packages+=(dpkg-dev)
+	packages+=(build-essential dpkg-dev)
 	[ "$1" = --deb ] || packages+=(curl debootstrap lintian man-db)
 	;;
 esac
