@@ -19,7 +19,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 fast=(build style unit store damage install-fast)
 # The first VM of a kernel has DKMS build the module, which the second one finds: not both at the same time.
-all=("${fast[@]}" vm-{6.12,6.1}-ixgbe vm-{6.12,6.1}-virtio crash-{6.12,6.1} install demo)
+all=("${fast[@]}" vm-{6.12,6.1}-ixgbe vm-{6.12,6.1}-virtio crash-{6.12,6.1} install recovery-{6.12,6.1} demo)
 
 steps=()
 while [ $# -gt 0 ]; do
@@ -60,6 +60,10 @@ run_step() {
 	install) selftests/install.sh ;;
 	vm-* | rate-*) run_in_vm "$1" ;;
 	crash-*) selftests/crash.sh --kernel "${1#crash-}" ;;
+	recovery-*)
+		selftests/vm/run.sh --kernel "${1#recovery-}" --nic none --no-module -- \
+			build/tools/obj-phttpd/store_speed --recover 1000000
+		;;
 	demo) selftests/demo.sh ;;
 	*) echo "no step $1"; return 1 ;;
 	esac
@@ -116,7 +120,7 @@ done
 
 # Later steps need what the first one makes; figures want a quiet machine.
 runs_alone() {
-	case $1 in build | demo | rate-*) ;; *) return 1 ;; esac
+	case $1 in build | demo | rate-* | recovery-*) ;; *) return 1 ;; esac
 }
 
 start_step() {

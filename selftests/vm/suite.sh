@@ -4,7 +4,7 @@
 # usage: suite.sh [NIC [PART...]]
 #
 # All tests of the module, as one KTAP stream with a line per test; NIC is what run.sh was told (ixgbe, i40e, virtio, none).
-# Parts: uapi conn ring life hook pmem nicprep net damage recovery; all of these without names. nic: what depends on the NIC alone. By name
+# Parts: uapi conn ring life hook pmem nicprep net damage; all of these without names. nic: what depends on the NIC alone. By name
 # only: fuzz, for FUZZ_SECONDS (20) and beginning with FUZZ_SEED (1); fail_nth, for kernels with fault injection. Runs in the VM:
 #
 #   selftests/vm/run.sh --kernel 6.12 --nic ixgbe -- selftests/vm/suite.sh ixgbe
@@ -20,7 +20,7 @@ programs=${selftests%/selftests}/build/selftests
 export PASTE_NIC=${1:-${PASTE_NIC:-none}}
 shift $(($# > 0))
 parts=("$@")
-[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem nicprep net damage recovery)
+[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem nicprep net damage)
 
 slow=${PASTE_SLOW:-1}
 : "${FUZZ_SECONDS:=20}"
@@ -79,7 +79,6 @@ for part in "${parts[@]}"; do
 		run_part nicprep timeout $((300 * slow)) "$selftests/nicprep.sh"
 		;;
 	pmem) run_part pmem timeout $((600 * slow)) "$programs/pmem" ;;
-	recovery) run_part recovery timeout $((300 * slow)) "$selftests/../build/tools/obj-phttpd/store_speed" --recover 1000000 ;;
 	fuzz) run_part fuzz timeout $((FUZZ_SECONDS + 200 * slow)) "$programs/fuzz" -s "${FUZZ_SEED:-1}" -t "$FUZZ_SECONDS" ;;
 	fail_nth) run_part fail_nth timeout $((1200 * slow)) "$programs/fail_nth" ;;
 	*) run_part "$part" timeout $((300 * slow)) "$programs/$part" ;;
