@@ -494,11 +494,10 @@ static void undo_attach(struct dev_call *c)
 	paste_tap_detach(c->q, c->a.attach.conn);
 }
 
+/* The socket's file alone does not hold the binding. */
 static void undo_nic_bind(struct dev_call *c)
 {
-	mutex_lock(&c->ctx->lock); /* the socket's file alone does not hold the binding */
 	paste_nic_unbind(c->q);
-	mutex_unlock(&c->ctx->lock);
 }
 
 #define DEV_SETUP (1 << 0) /* only from the context's address space; under ctx->lock */
@@ -510,7 +509,8 @@ struct dev_ioctl {
 	u16 size, min_size;
 	u16 flags;
 	int (*fn)(struct dev_call *c);
-	void (*undo)(struct dev_call *c); /* if closing c->install is not enough */
+	void (*undo)(struct dev_call
+			     *c); /* if closing c->install is not enough; under ctx->lock, as fn */
 };
 
 #define DEV_IOCTL(name, type, ...)                                                           \
@@ -567,8 +567,11 @@ static int dev_finish(struct dev_call *c, const struct dev_ioctl *i, void __user
 		put_unused_fd(c->fd);
 		fput(c->install);
 	}
-	if (i->undo)
+	if (i->undo) {
+		mutex_lock(&c->ctx->lock);
 		i->undo(c);
+		mutex_unlock(&c->ctx->lock);
+	}
 	return -EFAULT;
 }
 

@@ -161,7 +161,8 @@ static int nic_poll(struct napi_struct *napi, int budget)
 
 	if (done == budget)
 		return done;
-	nic->in.in_gro = false; /* completion flushes GRO */
+	/* completion flushes GRO: it would not for a busy poll, of which our NAPI has none */
+	nic->in.in_gro = false;
 	/* frames may have come between the look at the ring and the completion */
 	if (napi_complete_done(napi, done) && paste_ring_avail(&nic->xsk.rx.r) > 0)
 		napi_schedule(napi);
