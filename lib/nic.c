@@ -92,29 +92,12 @@ int paste_nic_open(struct paste_nic *n, const char *ifname, const __u16 *ports, 
 	return err ? paste_fail(n->text, "loading the XDP program", err) : 0;
 }
 
-/* SR-IOV functions of the NIC; 0 if nobody says. */
-static int count_vfs(const struct paste_nic *n)
-{
-	char name[IF_NAMESIZE], path[128];
-	int vfs = 0;
-	FILE *f;
-
-	if (!if_indextoname((unsigned)n->ifindex, name))
-		return 0;
-	snprintf(path, sizeof(path), "/sys/class/net/%s/device/sriov_numvfs", name);
-	f = fopen(path, "re");
-	if (!f)
-		return 0;
-	if (fscanf(f, "%d", &vfs) != 1)
-		vfs = 0;
-	fclose(f);
-	return vfs;
-}
-
 static int explain_attach(struct paste_nic *n, int err)
 {
 	int saved = errno;
-	const char *why = paste_refusal(err, count_vfs(n));
+	char name[IF_NAMESIZE];
+	int vfs = if_indextoname((unsigned)n->ifindex, name) ? paste_count_vfs(name) : 0;
+	const char *why = paste_refusal(err, vfs);
 
 	errno = saved;
 	if (why)

@@ -84,7 +84,7 @@ static void check_driver(struct nic *nic, struct finding *f)
 /* ixgbe has either virtual functions or XDP, either DCB or XDP. */
 static void check_sriov(struct nic *nic, struct finding *f)
 {
-	int vfs = strcmp(nic->driver, "ixgbe") ? 0 : nic_vfs(nic);
+	int vfs = strcmp(nic->driver, "ixgbe") ? 0 : paste_count_vfs(nic->name);
 
 	if (vfs)
 		say(f, NO, "%s, try: echo 0 >/sys/class/net/%s/device/sriov_numvfs",

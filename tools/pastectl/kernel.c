@@ -421,22 +421,6 @@ bool nic_has_dcb(struct nic *nic)
 	return on;
 }
 
-int nic_vfs(const struct nic *nic)
-{
-	char path[128];
-	int vfs = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/sys/class/net/%s/device/sriov_numvfs", nic->name);
-	f = fopen(path, "re");
-	if (!f)
-		return 0;
-	if (fscanf(f, "%d", &vfs) != 1)
-		vfs = 0;
-	fclose(f);
-	return vfs;
-}
-
 /* ------------------------------------------------------------------------- */
 
 static int connect_netlink(struct nic *nic)

@@ -75,7 +75,6 @@ struct rule *nic_rules(struct nic *nic, uint32_t *n); /* to be freed */
 int nic_queues(struct nic *nic, uint32_t *n); /* RX queues in use */
 int64_t nic_xdp_features(struct nic *nic);    /* -1: the kernel does not say */
 bool nic_has_dcb(struct nic *nic);
-int nic_vfs(const struct nic *nic); /* SR-IOV functions */
 
 /* --- irq.c */
 
