@@ -663,7 +663,7 @@ int paste_dev_init(void)
 	BUILD_BUG_ON(sizeof(struct paste_ioc_detach) != PASTE_DETACH_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_quota) != PASTE_QUOTA_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_sync) != PASTE_SYNC_SIZE_VER0);
-	BUILD_BUG_ON(sizeof(struct paste_ioc_stats) != PASTE_STATS_SIZE_VER0);
+	BUILD_BUG_ON(sizeof(struct paste_ioc_stats) != PASTE_STATS_SIZE_VER1);
 	BUILD_BUG_ON(sizeof(struct paste_rx) != 16);
 	BUILD_BUG_ON(sizeof(struct paste_tx) != 24);
 	BUILD_BUG_ON(sizeof(struct paste_comp) != 16);

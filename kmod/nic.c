@@ -246,6 +246,10 @@ static int nic_check_dev(struct paste_nic *nic, struct net_device *dev, struct p
 	if (!paste_dev_has_zerocopy(dev))
 		return paste_fail(text, -EOPNOTSUPP,
 				  "ifindex: the driver of %s has no AF_XDP zero copy", dev->name);
+	if (dev->dev.parent && !paste_nic_driver_is_safe(dev_driver_string(dev->dev.parent)))
+		return paste_fail(text, -EOPNOTSUPP,
+				  "ifindex: the driver of %s keeps kernel pointers in the chunks",
+				  dev->name);
 	if (nic->nic_queue >= dev->real_num_rx_queues)
 		return paste_fail(text, -ENODEV, "nic_queue: %s has %u RX queues", dev->name,
 				  dev->real_num_rx_queues);

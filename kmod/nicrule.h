@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Which settings of a NIC are in the way of a binding, and why. No kernel
- * object is used, so that the unit tests can try settings that no emulated NIC
+ * Which NICs, and which settings of one, are in the way of a binding, and why.
+ * No kernel object is used, so that the unit tests can try what no emulated NIC
  * has. What only the driver knows (SR-IOV or DCB on ixgbe) it refuses itself,
  * when the XDP program is attached.
  */
@@ -25,6 +25,16 @@ static inline bool paste_nic_mtu_fits(u32 mtu, u32 chunk_size)
 	u32 room = (chunk_size - PASTE_NIC_HEADROOM) & ~127U;
 
 	return mtu <= room - PASTE_NIC_PAD;
+}
+
+/*
+ * dpaa2 keeps a pointer of the kernel's in the headroom of each chunk, and follows
+ * what it finds there (dpaa2-eth.c, dpaa2_eth_add_bufs; dpaa2-xsk.c,
+ * dpaa2_xsk_run_xdp). The application can read our chunks, and maybe write.
+ */
+static inline bool paste_nic_driver_is_safe(const char *driver)
+{
+	return strcmp(driver, "fsl_dpaa2_eth");
 }
 
 /* The first thing in the way, as a sentence after the NIC's name, or NULL. */

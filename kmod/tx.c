@@ -281,6 +281,8 @@ static void tx_bell_ring(struct paste_queue *q)
 	timer_delete_sync(&bell->late);
 	if (bell->held)
 		tx_bell_release(bell);
+	else
+		paste_stat_inc(q, PASTE_STAT_DOORBELLS_LATE);
 	qdisc_put_unlocked(bell->qdisc);
 	bell->qdisc = NULL;
 	paste_stat_inc(q, PASTE_STAT_DOORBELLS);

@@ -58,6 +58,7 @@ static const char *const names[] = {
 	[PASTE_STAT_BATCHES] = "batches",
 	[PASTE_STAT_BATCH_ENTRIES] = "batch_entries",
 	[PASTE_STAT_DOORBELLS] = "doorbells",
+	[PASTE_STAT_DOORBELLS_LATE] = "doorbells_late",
 };
 
 _Static_assert(sizeof(names) / sizeof(names[0]) == PASTE_STAT_N, "a counter has no name");

@@ -1411,6 +1411,7 @@ TEST(attach__argument_gone_meanwhile)
  */
 TEST(send__locked_socket_delays_nobody_else)
 {
+	struct paste_ioc_stats stats;
 	struct locker locker;
 	struct setup s;
 	pthread_t t;
@@ -1434,6 +1435,8 @@ TEST(send__locked_socket_delays_nobody_else)
 	EXPECT_TRUE(unlock_socket(&locker));
 	pthread_join(t, NULL);
 	EXPECT_TRUE(wait_readable(sv[1], 5096, SOON));
+	ASSERT_EQ(0, queue_stats(&s.q, &stats));
+	EXPECT_EQ(1, stats.v[PASTE_STAT_DOORBELLS_LATE]);
 	close(sv[0]);
 	close(sv[1]);
 	setup_close(&s);

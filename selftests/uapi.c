@@ -144,7 +144,7 @@ AT(paste_ioc_sync, wait_us, 12);
 AT(paste_ioc_sync, n_rx, 16);
 AT(paste_ioc_sync, n_comp, 20);
 
-SIZE(paste_ioc_stats, PASTE_STATS_SIZE_VER0);
+SIZE(paste_ioc_stats, PASTE_STATS_SIZE_VER1);
 AT(paste_ioc_stats, id, 8);
 AT(paste_ioc_stats, pid, 12);
 AT(paste_ioc_stats, ifindex, 16);
@@ -232,7 +232,8 @@ FIXTURE_VARIANT_ADD(ioctl, queue){
 
 FIXTURE_VARIANT_ADD(ioctl, stats){
 	.cmd = PASTE_IOC_STATS,
-	.size = PASTE_STATS_SIZE_VER0,
+	.size = PASTE_STATS_SIZE_VER1,
+	.shortest = PASTE_STATS_SIZE_VER0,
 	.kind = POOL,
 	.resv = offsetof(struct paste_ioc_stats, resv),
 	.out = true,

@@ -29,6 +29,12 @@ static void test_says_why(void)
 	check_says((struct paste_nic_settings){ .up = true, .mtu = 9000 }, "MTU");
 }
 
+static void test_driver(void)
+{
+	CHECK(paste_nic_driver_is_safe("ixgbe"));
+	CHECK(!paste_nic_driver_is_safe("fsl_dpaa2_eth"));
+}
+
 /* 4096 - 256 = 30 * 128 bytes for a frame, 2048 - 256 = 14 * 128; 26 of them are not the MTU's. */
 static void test_mtu_limits(void)
 {
@@ -44,6 +50,7 @@ int main(void)
 	static const struct unit_test tests[] = {
 		{ "nicrule__good", test_good },
 		{ "nicrule__says_why", test_says_why },
+		{ "nicrule__driver", test_driver },
 		{ "nicrule__mtu_limits", test_mtu_limits },
 	};
 

@@ -71,6 +71,8 @@ static void check_driver(struct nic *nic, struct finding *f)
 
 	if (!*nic->driver)
 		say(f, NO, "%s is no NIC: it has no driver", nic->name);
+	else if (!strcmp(nic->driver, "fsl_dpaa2_eth"))
+		say(f, NO, "%s keeps kernel pointers in the chunks", nic->driver);
 	else if (features >= 0 && features & NETDEV_XDP_ZEROCOPY)
 		say(f, OK, "%s has AF_XDP zero copy", nic->driver);
 	else if (features >= 0)

@@ -608,7 +608,8 @@ struct paste_ioc_sync {
 #define PASTE_STAT_BATCHES		45	/* of these: ended with rx entries to take */
 #define PASTE_STAT_BATCH_ENTRIES	46	/* the sum of these entries */
 #define PASTE_STAT_DOORBELLS		47	/* batches of sends released to the NIC at once */
-#define PASTE_STAT_N			48
+#define PASTE_STAT_DOORBELLS_LATE	48	/* of these: released by a timer, since the task slept for 5 ms */
+#define PASTE_STAT_N			49
 
 /* With this flag, id may be the number of no queue: the next larger one is taken. */
 #define PASTE_STATS_NEXT	(1U << 0)
@@ -637,7 +638,8 @@ struct paste_ioc_stats {
 	__u64 v[PASTE_STAT_N];	/* (out) counters by PASTE_STAT_* */
 };
 
-#define PASTE_STATS_SIZE_VER0	448
+#define PASTE_STATS_SIZE_VER0	448	/* up to PASTE_STAT_DOORBELLS */
+#define PASTE_STATS_SIZE_VER1	456
 
 /* ------------------------------------------------------------------------- */
 
