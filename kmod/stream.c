@@ -166,7 +166,8 @@ static int stream_actor(read_descriptor_t *desc, struct sk_buff *skb, unsigned i
 	skb_prepare_seq_read(skb, off, off + len, &st);
 	spin_lock_bh(&c->q->slice->lock);
 	while (!c->stop && done < len && (n = skb_seq_read(done, &data, &st)))
-		done += stream_piece(&w, st.cur_skb, data, n, seq + done);
+		/* what it says is there may go beyond len, up to which we may read */
+		done += stream_piece(&w, st.cur_skb, data, min_t(u32, n, len - done), seq + done);
 	skb_abort_seq_read(&st);
 	if (c->q->slice->pool->pmem)
 		pmem_wmb(); /* a release does not order stores past the caches */

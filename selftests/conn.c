@@ -686,6 +686,26 @@ TEST_F(data, urgent__last_byte)
 	EXPECT_EQ(1, self->s.in.fins);
 }
 
+/* The byte is in a segment with others, which are not to be read beyond it. */
+TEST_F(data, urgent__in_mid_segment)
+{
+	__u8 buf[100];
+
+	ATTACH(0);
+	for (int i = 0; i < 5; i++) {
+		pattern_write(buf, self->s.peer.sent, 99);
+		buf[99] = '!';
+		ASSERT_EQ(100, send(self->s.sv[1], buf, 100, MSG_OOB));
+		self->s.peer.sent += 99;
+		peer_send(&self->s.peer, self->s.peer.sent + 100);
+		ASSERT_TRUE(stream_until(&self->s.in, &self->s.q, self->s.peer.sent, SOON))
+		{
+			TH_LOG("stalled at %llu of %llu", self->s.in.pos, self->s.peer.sent);
+		}
+		EXPECT_FALSE(self->s.in.wrong);
+	}
+}
+
 TEST_F(data, urgent__before_attach)
 {
 	peer_send(&self->s.peer, 10);
