@@ -249,9 +249,7 @@ def prepare_store():
     usage = subprocess.run([HTTPD[0], '-h'], stdout=subprocess.PIPE, text=True, check=True).stdout
     if '  -d ' not in usage:
         return False
-    os.makedirs(STORE, exist_ok=True)
-    subprocess.run(['mkfs.ext4', '-q', '-b', '4096', '/dev/pmem0'], check=True)
-    subprocess.run(['mount', '-o', 'dax', '/dev/pmem0', STORE], check=True)
+    subprocess.run([TREE + '/selftests/vm/pm.sh', '--new', STORE], check=True)
     return True
 
 
