@@ -117,10 +117,11 @@ static inline long paste_pin_user_pages(unsigned long addr, unsigned long n, uns
 /*
  * 6.15: FS-DAX pages are counted by their mappings, from 0, may be large, and
  * may not be pinned for long: no NIC can receive into them. The page map moved
- * from the page to the folio.
+ * from the page to the folio. Without CONFIG_SWAP nobody minds S_SWAPFILE (it can
+ * be set, IS_SWAPFILE() is 0), and that is what guards the file, see pmem.c.
  */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 15, 0)
-#define PASTE_HAS_FSDAX 1
+#define PASTE_HAS_FSDAX IS_ENABLED(CONFIG_SWAP)
 static inline struct dev_pagemap *paste_page_pgmap(const struct page *page)
 {
 	return page->pgmap;

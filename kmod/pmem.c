@@ -88,7 +88,7 @@ static int pmem_check_file(struct paste_pmem *pm, struct paste_text *text)
 	if (!PASTE_HAS_FSDAX)
 		return paste_fail(
 			text, -EOPNOTSUPP,
-			"fd: not with FS-DAX from Linux 6.15 on: use device-dax, ndctl create-namespace -m devdax --align=4k");
+			"fd: no FS-DAX with Linux 6.15 or later, or without CONFIG_SWAP: use device-dax, ndctl create-namespace -m devdax --align=4k");
 	if (!fsdax_by_users && !capable(CAP_SYS_ADMIN))
 		return paste_fail(
 			text, -EPERM,

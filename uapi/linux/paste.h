@@ -153,7 +153,7 @@
 #define PASTE_FEAT_PLAIN	(1ULL << 0)	/* connections without a NIC binding */
 #define PASTE_FEAT_HOOKED	(1ULL << 1)	/* NIC bindings with zero copy */
 #define PASTE_FEAT_DEVDAX	(1ULL << 2)	/* pools on device-dax */
-#define PASTE_FEAT_FSDAX	(1ULL << 3)	/* pools in files on FS-DAX: not on kernels from 6.15 on */
+#define PASTE_FEAT_FSDAX	(1ULL << 3)	/* pools in files on FS-DAX: not from 6.15 on, nor without CONFIG_SWAP */
 
 /* Objects that the module counts, for made[] and gone[] of struct paste_ioc_info. */
 #define PASTE_OBJ_CONTEXT	0
@@ -251,7 +251,8 @@ struct paste_ioc_pool {
  * What can be such a file:
  *
  *   FS-DAX      a regular file on ext4 or xfs, mounted with -o dax. Kernels from
- *               6.15 on cannot (EOPNOTSUPP): take device-dax there. Needs
+ *               6.15 on cannot, nor those without CONFIG_SWAP, whose mark for
+ *               swap files it needs (EOPNOTSUPP): take device-dax there. Needs
  *               CAP_SYS_ADMIN, or the module's parameter fsdax_by_users, as it
  *               makes the file one that nobody else can change, see below, and
  *               as who unmaps it too early can harm the whole file system.
