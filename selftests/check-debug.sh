@@ -118,7 +118,7 @@ run_vm() {
 	ko=build/module-$(basename "$modules")/paste.ko
 	say "$1: the tests"
 	PASTE_SLOW=${PASTE_SLOW:-4} KERNEL_IMAGE=$dir/vmlinux KERNEL_MODULES=$modules \
-		selftests/vm/run.sh --nic "$nic" --smp "$smp" --mem 3072 --no-module --timeout 2400 --append "$words" -- \
+		selftests/vm/run.sh --nic "$nic" --smp "$smp" --mem 3072 --pm 512M --no-module --timeout 3000 --append "$words" -- \
 		selftests/check-debug.sh --in-guest "$logs/$1" "$tree/$ko" \
 		env FUZZ_SECONDS="${FUZZ_SECONDS:-120}" FUZZ_SEED="${FUZZ_SEED:-$SRANDOM}" selftests/vm/suite.sh "$nic" "${parts[@]}"
 }
@@ -136,6 +136,8 @@ check() {
 		reports=$((reports + bad))
 		say "$1: $bad lines of the kernel log are reports: $saved"
 	fi
+	# a panic, which leaves no such file
+	! grep -q '^vm: the VM died' "$logs/$1.log" || reports=$((reports + 1))
 	[ "$status" = 0 ] || return "$status"
 
 	if ! [ -s "$logs/$1/objects" ]; then

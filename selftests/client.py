@@ -13,10 +13,12 @@ usage: client.py reset ADDRESS PORT COUNT         connections that end with a RS
        client.py corrupt ADDRESS PORT             a segment with a wrong checksum must be ignored, the right one answered
        client.py read ADDRESS PORT                everything that comes, to standard output
        client.py push ADDRESS PORT BYTES          sends BYTES of a pattern and the end
+       client.py hold ADDRESS PORT COUNT          connections that have been served once, until they are killed
        client.py echo ADDRESS PORT BYTES          sends as many random ones to a plain echo server, and wants them back
 """
 
 import os
+import resource
 import socket
 import struct
 import sys
@@ -248,6 +250,17 @@ def push(address, port, size):
     sock.recv(1)
 
 
+def hold(address, port, count):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(count) + 100, int(count) + 100))
+    socks = [connect(address, port) for _ in range(int(count))]
+    for sock in socks:
+        sock.sendall(b'GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+    for sock in socks:
+        read_head(sock)
+    print('served', flush=True)
+    time.sleep(3600)
+
+
 def echo(address, port, size):
     sock = connect(address, port)
     sent = os.urandom(1 << 20) * (int(size) >> 20)
@@ -263,7 +276,7 @@ def echo(address, port, size):
 
 
 COMMANDS = {'reset': reset, 'half': half, 'slow': slow, 'prefix': prefix, 'greedy': greedy, 'sum': sum_up,
-            'corrupt': corrupt, 'read': read, 'push': push, 'echo': echo}
+            'corrupt': corrupt, 'read': read, 'push': push, 'hold': hold, 'echo': echo}
 
 if len(sys.argv) < 4 or sys.argv[1] not in COMMANDS:
     sys.exit(__doc__)

@@ -92,7 +92,8 @@ static bool fault_came(void)
 	char buf[16] = {};
 	bool came = pread(fail_fd, buf, sizeof(buf) - 1, 0) > 0 && !atoi(buf);
 
-	if (pwrite(fail_fd, "0", 1, 0) != 1)
+	/* one that is still to come may hit these very calls, but only one of them */
+	if (pwrite(fail_fd, "0", 1, 0) != 1 && pwrite(fail_fd, "0", 1, 0) != 1)
 		abort();
 	*injected += came;
 	return came;
@@ -106,6 +107,7 @@ static bool is_clean(int err)
 	case -ENOMEM:
 	case -EFAULT:
 	case -ENOBUFS:
+	case -ENFILE: /* what the kernel says of a file or a socket for which there is no memory */
 		return true;
 	default:
 		return false;
@@ -196,10 +198,7 @@ TEST_F_TIMEOUT(fail, open__any_fault, 120)
 {
 	int fd = -1;
 
-	/* a file has allocations of its own, in open(2) */
-	SWEEP((fd = open(DEVICE, O_RDWR | O_CLOEXEC)) < 0 ? (errno == ENFILE ? -ENOMEM : -errno) :
-							    0,
-	      close(fd));
+	SWEEP((fd = open(DEVICE, O_RDWR | O_CLOEXEC)) < 0 ? -errno : 0, close(fd));
 }
 
 /*

@@ -155,7 +155,7 @@ static void permutation(unsigned int k, unsigned int n, unsigned int order[])
 	}
 }
 
-TEST_F(life, close__in_every_order)
+TEST_F_TIMEOUT(life, close__in_every_order, 1200)
 {
 	unsigned int order[N_PARTS], k;
 

@@ -29,6 +29,8 @@ port=60000
 MB=1048576
 work=
 nic=${PASTE_IF:-}
+wrk_options=()
+as=() # command that runs a server with fewer rights
 slow=${PASTE_SLOW:-1}
 # Seconds that one request, and the transfer of some MB, may take.
 one_limit=$((30 * slow))
@@ -111,7 +113,7 @@ serve() {
 	shift
 	server_log=$work/server.$((++servers))
 	: > "$server_log" # now: what another case had there is not an answer
-	"${prefix[@]}" "$phttpd" -P "$port" -S "$@" 2> "$server_log" &
+	"${prefix[@]}" "${as[@]}" "$phttpd" -P "$port" -S "$@" 2> "$server_log" &
 	server=$!
 	poll 60 server_is_up || fail "phttpd $*: $(tail -1 "$server_log")"
 	[ -d "/proc/$server" ] || fail "phttpd $*: $(tail -1 "$server_log")"
@@ -144,7 +146,7 @@ kill_server() {
 serve_refused() {
 	local word=$1 log=$work/refused status=0
 	shift
-	timeout $one_limit "$phttpd" -P 60009 "$@" 2> "$log" || status=$?
+	timeout $one_limit "${as[@]}" "$phttpd" -P 60009 "$@" 2> "$log" || status=$?
 	[ $status = 1 ] || fail "phttpd $*: was not refused, status $status"
 	grep -qi -- "$word" "$log" || fail "phttpd $*: '$(head -1 "$log")' does not say '$word'"
 }
@@ -232,7 +234,8 @@ driver_packets() {
 	ethtool -S "$nic" | awk '/rx_queue_[0-9]+_packets:|rx-[0-9]+\.packets:/ { sum += $2 } END { print sum + 0 }'
 }
 
-# load [COMMAND...]: wrk in the background, started by COMMAND (outside, unless said), to $to. It runs until stop_load.
+# load [COMMAND...]: wrk with $wrk_options in the background, started by COMMAND (outside, unless said), to $to. It runs until
+# stop_load.
 load() {
 	[ $# -gt 0 ] || set -- host --timeout $((10 * transfer_limit))
 	rm -f "$flag"
@@ -241,7 +244,7 @@ load() {
 		wrk -t1 -c50 -d1h --timeout 60s "$@" &
 		until [ -e "$flag" ] || ! kill -0 $!; do sleep 0.1; done
 		kill -INT $!
-		wait $!' load "$flag" "${to:-$(url "$PASTE_ADDR")/}" > "$work/wrk" 2>&1 &
+		wait $!' load "$flag" "${wrk_options[@]}" "${to:-$(url "$PASTE_ADDR")/}" > "$work/wrk" 2>&1 &
 	wrk=$!
 	served 100
 }
@@ -388,6 +391,32 @@ t_lo_options() {
 	stop
 }
 
+# As somebody who has nothing but the group's permission on the device, and as root of a user namespace: plain is all there is.
+t_lo_unprivileged() {
+	local nobody=(setpriv --reuid 65534 --regid 65534 --clear-groups) before
+	before=$(command stat -c 'chown %u:%g /dev/paste; chmod %a /dev/paste' /dev/paste)
+	later "$before"
+	chown 0:65534 /dev/paste
+
+	as=("${nobody[@]}")
+	chmod 600 /dev/paste
+	serve_refused "permission" -n
+	chmod 660 /dev/paste
+	unprivileged_server
+	as=("${nobody[@]}" unshare -r)
+	unprivileged_server
+}
+
+unprivileged_server() {
+	serve -- -n -C 1024 # less than the usual RLIMIT_MEMLOCK
+	echo_file 127.0.0.1
+	# somebody else's queue is not to be seen
+	"$pastectl" stat --json | grep -q '"id"' || fail "no queue"
+	! "${as[@]}" "$pastectl" stat --json | grep '"id"' || fail "it sees others' queues"
+	stop
+	serve_refused "not permitted" -C 1024 -i lo -Z
+}
+
 # follow_chunks COMMAND...: run it with all tracepoints of the module on; which of them were passed?
 follow_chunks() {
 	local tracing=/sys/kernel/tracing
@@ -450,6 +479,36 @@ memory_comes_back() {
 	echo "free before $before after $after KB"
 	# Two ended well, two were killed, and a pool has 37 MB. Of memory that is free, some 10 MB wait in lists of the CPUs.
 	[ $((before - after)) -lt $((60 * 1024)) ] || fail "$((before - after)) KB are gone"
+}
+
+# The end of a killed process that has 10 000 connections takes little longer with paste. The least counts of at most five.
+t_lo_kill_10000_connections() {
+	local epoll paste
+	for round in 1 2 3 4 5; do
+		epoll=$(time_to_kill "${epoll:-}" --)
+		paste=$(time_to_kill "${paste:-}" -- -n)
+		[ $((paste * 10)) -gt $((epoll * 13)) ] || break
+	done
+	echo "robust: kill-10000 epoll $epoll ms paste $paste ms" >&3
+	[ $((paste * 10)) -le $((epoll * 13)) ] || fail "epoll $epoll ms, paste $paste ms"
+}
+
+# time_to_kill LEAST -- OPTION...: ms that the end of this server takes, or LEAST if that was less
+time_to_kill() {
+	local least=$1 holder begin ms
+	shift
+	serve "$@"
+	"$client" hold 127.0.0.1 $port 10000 > "$work/hold" &
+	holder=$!
+	poll 120 grep -q served "$work/hold" || fail "$(tail -1 "$work/hold")"
+	begin=$(date +%s%N)
+	kill_server
+	ms=$((($(date +%s%N) - begin) / 1000000))
+	kill $holder
+	wait $holder || true
+	poll 60 no_objects_left || fail "objects are left"
+	[ -n "$least" ] && [ "$least" -lt $ms ] && ms=$least
+	echo "$ms"
 }
 
 free_memory() {
@@ -958,6 +1017,62 @@ t_hooked_two_queues() {
 	[ "$(stats rx_frames | tail -1)" = "$before" ] || fail "the second queue gets frames: $(stats rx_frames | xargs)"
 	stop
 	[ "$copied" = 0 ] || fail "copied $copied"
+}
+
+# A connection for each request, a NIC that is reset all the time, servers that end well or badly, for SOAK_SECONDS: memory stays,
+# no connection is stuck, and each frame has gone somewhere. The first server is there to warm up.
+t_hooked_endurance() {
+	local seconds=${SOAK_SECONDS:-100} life end before='' after made resets=0 servers_ended=0
+	need_hook
+	life=$((seconds / 5 > 60 ? 60 : seconds / 5))
+	end=$((SECONDS + seconds * slow))
+	wrk_options=(-H 'Connection: close')
+	made=$(objects_made connections)
+	while [ $SECONDS -lt $end ]; do
+		endure $((SECONDS + life * slow))
+		poll 60 no_objects_left || fail "objects are left"
+		[ -n "$before" ] || before=$(free_memory)
+	done
+	after=$(free_memory)
+	made=$(($(objects_made connections) - made))
+	echo "robust: connections $made" >&3
+	echo "servers $servers_ended resets $resets connections $made; free before $before after $after KB"
+	[ $servers_ended -gt 2 ] || fail "$servers_ended servers in $seconds s"
+	[ $resets -gt $servers_ended ] || fail "$resets resets"
+	[ "$made" -gt $((seconds * 20)) ] || fail "$made connections in $seconds s"
+	[ $((before - after)) -lt $((40 * 1024)) ] || fail "$((before - after)) KB are gone"
+}
+
+# endure TIME: one server's life, until $SECONDS is TIME
+endure() {
+	serve_hooked
+	load
+	while [ $SECONDS -lt "$1" ]; do
+		sleep 2
+		ethtool -r "$nic" || fail "ethtool -r"
+		resets=$((resets + 1))
+		served 100
+	done
+	servers_ended=$((servers_ended + 1))
+	if [ $((servers_ended % 2)) = 0 ]; then
+		kill_server
+		stop_load
+		return
+	fi
+	stop_load
+	poll 60 no_connections || fail "$(stat conns) connections are left"
+	[ "$(stat rx_frames)" = "$(frames_by_fate)" ] || fail "$(stat rx_frames) frames came, $(frames_by_fate) went somewhere"
+	stop
+}
+
+frames_by_fate() {
+	"$pastectl" stat --json | grep -o '"rx_[a-z_]*": *[0-9]*' |
+		awk -F': *' '$1 != "\"rx_frames\"" { sum += $2 } END { print sum + 0 }'
+}
+
+# objects_made KIND: since the module was loaded
+objects_made() {
+	"$pastectl" info | awk -v kind="$1" '$1 == kind { print $2 }'
 }
 
 # The number of wrk's requests, of frames by the driver's count and of entries by the module's must agree. At the beginning
@@ -1817,6 +1932,7 @@ trap finish EXIT
 # Seen by the other end, too.
 flag=${VM_RUN:-$work}/flag
 ip link set lo up
+exec 3>&1 # for figures: other output of a case is shown only if it fails
 n=0 failed=0
 echo "TAP version 13"
 echo "1..${#cases[@]}"

@@ -1536,6 +1536,38 @@ TEST(context__two_are_independent)
 	EXPECT_EQ(2, *(__u8 *)chunk_at(&c[1], c[1].first_tx, 0));
 }
 
+static bool is_zero(const __u8 *p, size_t n)
+{
+	return !n || (!*p && !memcmp(p, p + 1, n - 1));
+}
+
+/*
+ * What one context has left in its pages no other one sees. Kernels that clear all
+ * pages would hide a mistake: boot with init_on_alloc=0 to see that this can fail.
+ */
+TEST(context__sees_nothing_of_earlier_ones)
+{
+	struct queue q;
+	struct ctx c;
+
+	for (int round = 0; round < 4; round++) {
+		ASSERT_EQ(0, ctx_make(&c, 0, 64, 2048)) TH_LOG("%s", text);
+		ASSERT_EQ(0, queue_make(&q, &c, NULL)) TH_LOG("%s", text);
+		memset(chunk_at(&c, c.first_tx, 0), 0x5a, 2048 * 4096);
+		memset(q.user, 0x5a, q.user_len);
+		queue_close(&q);
+		ctx_close(&c);
+
+		ASSERT_EQ(0, ctx_make(&c, 0, 2048, 64)) TH_LOG("%s", text);
+		ASSERT_EQ(0, queue_make(&q, &c, NULL)) TH_LOG("%s", text);
+		EXPECT_TRUE(is_zero(chunk_at(&c, c.first_rx, 0), 2048 * 4096));
+		EXPECT_TRUE(is_zero(chunk_at(&c, c.first_tx, 0), 64 * 4096));
+		EXPECT_TRUE(is_zero(q.user, q.user_len));
+		queue_close(&q);
+		ctx_close(&c);
+	}
+}
+
 TEST(device__permissions)
 {
 	int fd;

@@ -81,6 +81,7 @@ for part in "${parts[@]}"; do
 	pmem) run_part pmem timeout $((600 * slow)) "$programs/pmem" ;;
 	fuzz) run_part fuzz timeout $((FUZZ_SECONDS + 200 * slow)) "$programs/fuzz" -s "${FUZZ_SEED:-1}" -t "$FUZZ_SECONDS" ;;
 	fail_nth) run_part fail_nth timeout $((1200 * slow)) "$programs/fail_nth" ;;
+	life) run_part life timeout $((600 * slow)) "$programs/life" ;;
 	*) run_part "$part" timeout $((300 * slow)) "$programs/$part" ;;
 	esac
 done
