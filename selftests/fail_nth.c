@@ -86,15 +86,20 @@ static void fault_arm(unsigned int nth)
 		abort();
 }
 
+static void fault_disarm(void)
+{
+	/* one that is still to come may hit this very call, but only one of them */
+	if (pwrite(fail_fd, "0", 1, 0) != 1 && pwrite(fail_fd, "0", 1, 0) != 1)
+		abort();
+}
+
 /* Was there an n-th? No fault will come any more. */
 static bool fault_came(void)
 {
 	char buf[16] = {};
 	bool came = pread(fail_fd, buf, sizeof(buf) - 1, 0) > 0 && !atoi(buf);
 
-	/* one that is still to come may hit these very calls, but only one of them */
-	if (pwrite(fail_fd, "0", 1, 0) != 1 && pwrite(fail_fd, "0", 1, 0) != 1)
-		abort();
+	fault_disarm();
 	*injected += came;
 	return came;
 }
@@ -210,7 +215,7 @@ static int pool_of_new_context(unsigned int nth)
 {
 	int fd, err;
 
-	fault_arm(0);
+	fault_disarm();
 	fd = ctx_open();
 	if (fd < 0)
 		return -EPROTO;
@@ -233,7 +238,7 @@ static int queue_of_new_context(unsigned int nth)
 	struct ctx c;
 	int err;
 
-	fault_arm(0);
+	fault_disarm();
 	if (ctx_make(&c, 0, 64, 0))
 		return -EPROTO;
 	fault_arm(nth);
