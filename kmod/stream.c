@@ -200,12 +200,15 @@ static bool stream_urgent(struct paste_conn *c)
 	return true;
 }
 
-/* All data was taken: is the stream over? tcp_fin() tells us before its data is read. */
+/*
+ * All data was taken: is the stream over? tcp_fin() tells us before its data is
+ * read. As with read(2), what breaks afterwards is no matter of the stream any more.
+ */
 static void stream_end(struct paste_conn *c)
 {
 	struct stream_walk w = { .c = c, .q = c->q };
 	struct sock *sk = c->sk;
-	int err = sk->sk_err;
+	int err = sock_flag(sk, SOCK_DONE) ? 0 : sk->sk_err;
 	struct paste_rx *e;
 
 	if (!err && sk->sk_state == TCP_CLOSE && !(sk->sk_shutdown & RCV_SHUTDOWN))
