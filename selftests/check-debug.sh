@@ -5,10 +5,11 @@ usage() {
 	cat <<'END'
 usage: check-debug.sh [--nic NIC] [--smp N] [KERNEL...]
 
-make check-debug: the suite of make check on kernels that look for trouble (see vm/kernel.sh), with two minutes of fuzz and
-with fail_nth. For each KERNEL (6.12 and 6.1 unless named): build it and the module, boot it, and in this order run the tests,
-unload the module, scan for leaked memory, look through the kernel log, and compare the objects that the module has made with
-those it has destroyed. SUITE_PARTS: other parts of vm/suite.sh than all. FUZZ_SECONDS (120), FUZZ_SEED (any): of fuzz.
+make check-debug: the suite of make check on kernels that look for trouble (see vm/kernel.sh), with two minutes of fuzz, ten
+thousand sequences of hostile and with fail_nth. For each KERNEL (6.12 and 6.1 unless named): build it and the module, boot
+it, and in this order run the tests, unload the module, scan for leaked memory, look through the kernel log, and compare the
+objects that the module has made with those it has destroyed. SUITE_PARTS: other parts of vm/suite.sh than all. FUZZ_SECONDS
+(120), FUZZ_SEED (any): of fuzz. HOSTILE_SEQUENCES (10000), HOSTILE_SEED (any): of hostile.
 
 The last line is "robust: kernel-reports N": warnings, bad accesses, leaks and the like in the kernels' logs. Everything is
 kept in build/check-debug/KERNEL.log.
@@ -110,7 +111,7 @@ words='page_poison=1 kmemleak=on watchdog_thresh=60'
 # run_vm KERNEL: build what is needed and run the tests.
 run_vm() {
 	local dir modules ko parts
-	read -ra parts <<< "${SUITE_PARTS:-uapi conn ring life hook pmem net damage fuzz fail_nth}"
+	read -ra parts <<< "${SUITE_PARTS:-uapi conn ring life hook pmem hostile net damage fuzz fail_nth}"
 	dir=$(selftests/vm/kernel.sh "$1") || return
 	modules=$(echo "$dir"/lib/modules/*)
 	say "$1: the module"
@@ -120,7 +121,9 @@ run_vm() {
 	PASTE_SLOW=${PASTE_SLOW:-4} KERNEL_IMAGE=$dir/vmlinux KERNEL_MODULES=$modules \
 		selftests/vm/run.sh --nic "$nic" --smp "$smp" --mem 3072 --pm 512M --no-module --timeout 3000 --append "$words" -- \
 		selftests/check-debug.sh --in-guest "$logs/$1" "$tree/$ko" \
-		env FUZZ_SECONDS="${FUZZ_SECONDS:-120}" FUZZ_SEED="${FUZZ_SEED:-$SRANDOM}" selftests/vm/suite.sh "$nic" "${parts[@]}"
+		env FUZZ_SECONDS="${FUZZ_SECONDS:-120}" FUZZ_SEED="${FUZZ_SEED:-$SRANDOM}" \
+		HOSTILE_SEQUENCES="${HOSTILE_SEQUENCES:-10000}" HOSTILE_SEED="${HOSTILE_SEED:-$SRANDOM}" \
+		selftests/vm/suite.sh "$nic" "${parts[@]}"
 }
 
 check() {

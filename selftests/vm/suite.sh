@@ -4,8 +4,9 @@
 # usage: suite.sh [NIC [PART...]]
 #
 # All tests of the module, as one KTAP stream with a line per test; NIC is what run.sh was told (ixgbe, i40e, virtio, none).
-# Parts: uapi conn ring life hook pmem nicprep net damage; all of these without names. nic: what depends on the NIC alone. By name
-# only: fuzz, for FUZZ_SECONDS (20) and beginning with FUZZ_SEED (1); fail_nth, for kernels with fault injection. Runs in the VM:
+# Parts: uapi conn ring life hook pmem hostile nicprep net damage; all of these without names. nic: what depends on the NIC alone.
+# hostile is told by HOSTILE_SEED, HOSTILE_SECONDS and HOSTILE_SEQUENCES what to do, see hostile.c. By name only: fuzz, for
+# FUZZ_SECONDS (20) and beginning with FUZZ_SEED (1); fail_nth, for kernels with fault injection. Runs in the VM:
 #
 #   selftests/vm/run.sh --kernel 6.12 --nic ixgbe -- selftests/vm/suite.sh ixgbe
 #
@@ -20,7 +21,7 @@ programs=${selftests%/selftests}/build/selftests
 export PASTE_NIC=${1:-${PASTE_NIC:-none}}
 shift $(($# > 0))
 parts=("$@")
-[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem nicprep net damage)
+[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem hostile nicprep net damage)
 
 slow=${PASTE_SLOW:-1}
 : "${FUZZ_SECONDS:=20}"
@@ -79,6 +80,7 @@ for part in "${parts[@]}"; do
 		run_part nicprep timeout $((300 * slow)) "$selftests/nicprep.sh"
 		;;
 	pmem) run_part pmem timeout $((600 * slow)) "$programs/pmem" ;;
+	hostile) run_part hostile timeout $((900 * slow)) "$programs/hostile" ;;
 	fuzz) run_part fuzz timeout $((FUZZ_SECONDS + 200 * slow)) "$programs/fuzz" -s "${FUZZ_SEED:-1}" -t "$FUZZ_SECONDS" ;;
 	fail_nth) run_part fail_nth timeout $((1200 * slow)) "$programs/fail_nth" ;;
 	life) run_part life timeout $((600 * slow)) "$programs/life" ;;
