@@ -341,6 +341,7 @@ struct dev_call {
 		struct paste_ioc_quota quota;
 		struct paste_ioc_sync sync;
 		struct paste_ioc_stats stats;
+		struct paste_ioc_conn conn;
 	} a;
 };
 
@@ -427,6 +428,11 @@ err_fd:
 static int call_stats(struct dev_call *c)
 {
 	return paste_queue_stats(c->ctx, &c->a.stats);
+}
+
+static int call_conn(struct dev_call *c)
+{
+	return paste_tap_info(c->ctx, &c->a.conn);
 }
 
 static int call_nic_bind(struct dev_call *c)
@@ -523,6 +529,7 @@ static const struct dev_ioctl ctx_ioctls[] = {
 	DEV_IOCTL(POOL, paste_ioc_pool, DEV_SETUP | DEV_TEXT, call_pool),
 	DEV_IOCTL(QUEUE, paste_ioc_queue, DEV_SETUP | DEV_TEXT, call_queue),
 	DEV_IOCTL(STATS, paste_ioc_stats, 0, call_stats),
+	DEV_IOCTL(CONN, paste_ioc_conn, 0, call_conn),
 	{}
 };
 
@@ -664,6 +671,7 @@ int paste_dev_init(void)
 	BUILD_BUG_ON(sizeof(struct paste_ioc_quota) != PASTE_QUOTA_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_sync) != PASTE_SYNC_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_stats) != PASTE_STATS_SIZE_VER1);
+	BUILD_BUG_ON(sizeof(struct paste_ioc_conn) != PASTE_CONN_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_rx) != 16);
 	BUILD_BUG_ON(sizeof(struct paste_tx) != 24);
 	BUILD_BUG_ON(sizeof(struct paste_comp) != 16);

@@ -241,6 +241,7 @@ struct paste_inlet {
 	u32 next_head;
 };
 
+/* What the data path needs is in three cache lines: without debugging, the 1st, 2nd and 4th. */
 struct paste_conn {
 	/* set at attach, then constant */
 	struct sock *sk; /* sock_hold() */
@@ -252,27 +253,33 @@ struct paste_conn {
 	void (*data_ready)(struct sock *sk); /* the socket's own callbacks */
 	void (*state_change)(struct sock *sk);
 	void (*write_space)(struct sock *sk);
-	int rcvlowat;	    /* the socket's own */
-	bool locked_rcvbuf; /* we set SOCK_RCVBUF_LOCK */
+
+	u64 tx_bytes; /* of completed sends; who has PASTE_Q_SYNCING */
 	refcount_t ref;
+	int tx_err; /* the first error; later sends are cancelled; socket lock */
 	struct rcu_head rcu;
 	struct rcu_work leave; /* after detach, with persistent memory */
 
 	/* socket lock */
-	bool ended;	  /* the end entry is in the ring */
-	bool skip_urgent; /* the next byte is the urgent one */
-	bool sending;	  /* in tcp_sendmsg_locked() */
-	u8 stop;	  /* why the actor stopped: PASTE_STAT_STALL_* or 0 */
-	u32 quota;	  /* most entries of an epoch; 0: the application wants none */
-	u32 used;	  /* entries of this epoch */
-	u32 epoch;
-	int tx_err;		  /* the first error; later sends are cancelled */
+	bool ended;		  /* the end entry is in the ring */
+	bool skip_urgent;	  /* the next byte is the urgent one */
+	bool sending;		  /* in tcp_sendmsg_locked() */
+	u8 stop;		  /* why the actor stopped: PASTE_STAT_STALL_* or 0 */
+	u32 quota;		  /* most entries of an epoch; 0: the application wants none */
+	u32 used;		  /* entries of this epoch; slice->lock as well */
+	u32 epoch;		  /* slice->lock as well */
+	u64 rx_bytes;		  /* slice->lock as well */
 	struct list_head txq;	  /* sends that TCP has not taken all of */
 	struct paste_send *group; /* open group, see tx.c */
 
 	/* slice->lock */
 	struct list_head stall; /* in q->stalled */
 	struct list_head ready; /* in q->sendable */
+
+	/* set at attach */
+	u64 netns;	    /* cookie; constant */
+	int rcvlowat;	    /* the socket's own; constant */
+	bool locked_rcvbuf; /* we set SOCK_RCVBUF_LOCK; socket lock */
 };
 
 /* Errors of set-up calls carry a sentence to the caller. */
@@ -324,6 +331,8 @@ u32 paste_queue_rx_unread(const struct paste_queue *q);		 /* any context */
 u32 paste_queue_comp_unread(const struct paste_queue *q);
 bool paste_queue_ready(struct paste_queue *q);
 int paste_queue_stats(struct paste_ctx *ctx, struct paste_ioc_stats *a); /* process context */
+struct paste_queue *paste_queue_pin(struct paste_ctx *ctx, u32 id);	 /* process context */
+void paste_queue_unpin(void);
 
 /* pool.c */
 int paste_pool_create(struct paste_ctx *ctx, struct paste_ioc_pool *a,
@@ -380,6 +389,7 @@ int paste_tap_attach(struct paste_queue *q, struct paste_ioc_attach *a,
 		     struct paste_text *text);			       /* ctx->lock */
 int paste_tap_detach(struct paste_queue *q, u32 handle);	       /* process context */
 int paste_tap_set_quota(struct paste_queue *q, u32 handle, u32 quota); /* process context */
+int paste_tap_info(struct paste_ctx *ctx, struct paste_ioc_conn *a);   /* process context */
 void paste_tap_detach_conn(struct paste_conn *c);		       /* process context */
 void paste_tap_detach_all(struct paste_queue *q); /* process context; waits for RCU */
 struct paste_conn *paste_tap_get(struct paste_queue *q, u32 handle); /* ERR_PTR */

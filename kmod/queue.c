@@ -13,7 +13,7 @@
 #include "internal.h"
 #include "trace.h"
 
-/* All queues of the module by number, for statistics. The mutex keeps them alive. */
+/* All queues of the module by number, for statistics. The mutex keeps them open. */
 static DEFINE_MUTEX(queues_lock);
 static DEFINE_XARRAY_ALLOC1(queues);
 
@@ -320,4 +320,22 @@ int paste_queue_stats(struct paste_ctx *ctx, struct paste_ioc_stats *a)
 	}
 	mutex_unlock(&queues_lock);
 	return err;
+}
+
+/* The queue with this number: it stays open until it is unpinned. NULL: there is none to see. */
+struct paste_queue *paste_queue_pin(struct paste_ctx *ctx, u32 id)
+{
+	struct paste_queue *q;
+
+	mutex_lock(&queues_lock);
+	q = xa_load(&queues, id);
+	if (q && queue_visible(ctx, q))
+		return q;
+	mutex_unlock(&queues_lock);
+	return NULL;
+}
+
+void paste_queue_unpin(void)
+{
+	mutex_unlock(&queues_lock);
 }

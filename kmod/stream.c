@@ -84,6 +84,7 @@ static u32 stream_refer(struct stream_walk *w, u32 chunk, u32 off, u32 len)
 	trace_paste_deliver(w->q->id, stream_push(w, chunk, off, len, 0));
 	paste_stat_inc(w->q, PASTE_STAT_REF_ENTRIES);
 	paste_stat_add(w->q, PASTE_STAT_REF_BYTES, len);
+	w->c->rx_bytes += len;
 	return len;
 }
 
@@ -121,6 +122,7 @@ static u32 stream_copy(struct stream_walk *w, const u8 *data, u32 len, u32 stat)
 	else
 		memcpy(paste_chunk_addr(slice->pool, e->chunk) + off, data, n);
 	paste_stat_add(w->q, PASTE_STAT_COPY_BYTES, n);
+	w->c->rx_bytes += n;
 	return n;
 }
 
@@ -292,7 +294,7 @@ void paste_stream_pull(struct paste_conn *c)
 	if (c->ended || !c->quota)
 		return;
 	stream_fit_rcvbuf(c);
-	c->stop = 0;
+	WRITE_ONCE(c->stop, 0);
 	do {
 		desc.count = 1;
 		tcp_read_sock(c->sk, &desc, stream_actor);

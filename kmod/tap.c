@@ -128,6 +128,25 @@ struct paste_conn *paste_tap_get(struct paste_queue *q, u32 handle)
 	return c;
 }
 
+/* A reference to the queue's first connection from index *i on, which becomes its index. */
+static struct paste_conn *tap_get_next(struct paste_queue *q, unsigned long *i)
+{
+	struct paste_conn *c;
+	bool found;
+
+	for (;; ++*i) {
+		rcu_read_lock();
+		c = xa_find(&q->ctx->conns, i, PASTE_MAX_CONNS, XA_PRESENT);
+		found = c && c->q == q && refcount_inc_not_zero(&c->ref);
+		rcu_read_unlock();
+		if (!c)
+			return ERR_PTR(-ENOENT);
+		if (found)
+			return c;
+		cond_resched();
+	}
+}
+
 /* Who takes a connection out of the table undoes its attach. */
 static bool tap_unlist(struct paste_conn *c)
 {
@@ -285,12 +304,59 @@ int paste_tap_set_quota(struct paste_queue *q, u32 handle, u32 quota)
 		return PTR_ERR(c);
 	lock_sock(c->sk);
 	none = !c->quota;
-	c->quota = quota;
+	WRITE_ONCE(c->quota, quota);
 	if (none)
 		paste_stream_pull(c);
 	release_sock(c->sk);
 	paste_tap_put(c);
 	return 0;
+}
+
+/*
+ * Without the socket's lock, which a send may hold for long. Each send has a
+ * reference; so has the table, and we.
+ */
+static void tap_read(struct paste_conn *c, struct paste_ioc_conn *a)
+{
+	struct paste_queue *q = c->q;
+
+	a->conn = c->handle;
+	memcpy(a->local, &c->flow.local, sizeof(a->local));
+	memcpy(a->peer, &c->flow.remote, sizeof(a->peer));
+	a->local_port = ntohs(c->flow.local_port);
+	a->peer_port = ntohs(c->flow.remote_port);
+	a->inode = sock_i_ino(c->sk);
+	a->netns = c->netns;
+	a->tx_bytes = READ_ONCE(c->tx_bytes);
+	a->quota = READ_ONCE(c->quota);
+	a->sends = max_t(int, refcount_read(&c->ref) - 2, 0);
+	spin_lock_bh(&q->slice->lock);
+	a->waits = list_empty(&c->stall) ? 0 : READ_ONCE(c->stop);
+	a->used = c->epoch == q->epoch ? c->used : 0;
+	a->rx_bytes = c->rx_bytes;
+	spin_unlock_bh(&q->slice->lock);
+}
+
+int paste_tap_info(struct paste_ctx *ctx, struct paste_ioc_conn *a)
+{
+	unsigned long i = a->conn ? PASTE_CONN_INDEX(a->conn) + 1 : 0;
+	struct paste_queue *q;
+	struct paste_conn *c;
+
+	if (a->flags & ~PASTE_CONN_NEXT)
+		return -EOPNOTSUPP;
+	if (a->resv)
+		return -EINVAL;
+	q = paste_queue_pin(ctx, a->id);
+	if (!q)
+		return -ENOENT;
+	c = a->flags & PASTE_CONN_NEXT ? tap_get_next(q, &i) : paste_tap_get(q, a->conn);
+	if (!IS_ERR(c)) {
+		tap_read(c, a);
+		paste_tap_put(c);
+	}
+	paste_queue_unpin();
+	return PTR_ERR_OR_ZERO(c);
 }
 
 /* The queue closes. After this no callback, on any CPU, knows it any more. */
@@ -299,16 +365,7 @@ void paste_tap_detach_all(struct paste_queue *q)
 	struct paste_conn *c;
 	unsigned long i;
 
-	for (i = 0;; i++) {
-		rcu_read_lock();
-		c = xa_find(&q->ctx->conns, &i, PASTE_MAX_CONNS, XA_PRESENT);
-		if (c && (c->q != q || !refcount_inc_not_zero(&c->ref))) {
-			rcu_read_unlock();
-			continue;
-		}
-		rcu_read_unlock();
-		if (!c)
-			break;
+	for (i = 0; !IS_ERR(c = tap_get_next(q, &i)); i++) {
 		paste_tap_detach_conn(c);
 		paste_tap_put(c);
 		cond_resched();
@@ -356,6 +413,7 @@ static struct paste_conn *tap_alloc(struct paste_queue *q, struct sock *sk, u32 
 		return NULL;
 	sock_hold(sk);
 	c->sk = sk;
+	c->netns = sock_net(sk)->net_cookie;
 	c->q = q;
 	c->quota = quota ?: max((q->rx.mask + 1) / 4, 1U);
 	refcount_set(&c->ref, 1);

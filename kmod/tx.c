@@ -108,8 +108,12 @@ static void tx_release_chunk(struct paste_queue *q, u32 chunk)
 
 static void tx_free_send(struct paste_queue *q, struct paste_send *s)
 {
-	if (s->conn)
-		paste_tap_put(s->conn);
+	struct paste_conn *c = s->conn;
+
+	if (c) {
+		WRITE_ONCE(c->tx_bytes, c->tx_bytes + max(s->result, 0));
+		paste_tap_put(c);
+	}
 	s->conn = NULL;
 	s->done.next = q->free_sends;
 	q->free_sends = &s->done;

@@ -149,6 +149,7 @@ const char *paste_nic_text(const struct paste_nic *n);
 /* Statistics: paste_stats(3) */
 int paste_stats(struct paste *p, __u32 id, bool next, struct paste_ioc_stats *s);
 const char *paste_stat_name(unsigned i);
+int paste_conn_info(struct paste *p, __u32 id, __u32 conn, bool next, struct paste_ioc_conn *c);
 
 /* ------------------------------------------------------------------------- */
 /* Chunks and addresses */

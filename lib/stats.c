@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * libpaste: statistics of a queue, and the counters' names.
+ * libpaste: statistics of a queue, the counters' names, and what can be seen of
+ * its connections.
  *
  * A name is the PASTE_STAT_ constant in lower case, so that what a program
  * prints can be looked up in <linux/paste.h>.
@@ -75,4 +76,14 @@ int paste_stats(struct paste *p, __u32 id, bool next, struct paste_ioc_stats *s)
 	s->flags = next ? PASTE_STATS_NEXT : 0;
 	s->id = id;
 	return paste_sys_ioctl(p->fd, PASTE_IOC_STATS, s);
+}
+
+int paste_conn_info(struct paste *p, __u32 id, __u32 conn, bool next, struct paste_ioc_conn *c)
+{
+	memset(c, 0, sizeof(*c));
+	c->size = sizeof(*c);
+	c->flags = next ? PASTE_CONN_NEXT : 0;
+	c->id = id;
+	c->conn = conn;
+	return paste_sys_ioctl(p->fd, PASTE_IOC_CONN, c);
 }

@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -27,6 +28,9 @@
 #endif
 #ifndef TCP_ULP
 #define TCP_ULP 31
+#endif
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
 #endif
 
 /* A context with one queue, all chunks filled, and a pair of sockets. */
@@ -399,6 +403,16 @@ FIXTURE_TEARDOWN(data)
 	EXPECT_FALSE(self->s.in.late);
 	EXPECT_FALSE(self->s.peer.wrong);
 	setup_close(&self->s);
+}
+
+/* What can be seen of a connection; all zero if nothing can. */
+static struct paste_ioc_conn seen(struct queue *q, __u32 conn)
+{
+	struct paste_ioc_conn c;
+
+	if (queue_conn(q, conn, 0, &c))
+		memset(&c, 0, sizeof(c));
+	return c;
 }
 
 #define ATTACH(quota) ASSERT_EQ(0, setup_attach(&self->s, quota)) TH_LOG("%s", text)
@@ -789,6 +803,9 @@ TEST_F(data, quota__bounds_a_batch)
 	EXPECT_TRUE(*self->s.q.flags & PASTE_Q_NEED_SYNC);
 	ASSERT_EQ(0, queue_stats(&self->s.q, &st));
 	EXPECT_EQ(1, st.stalled);
+	EXPECT_EQ(PASTE_STAT_STALL_QUOTA, seen(&self->s.q, self->s.conn).waits);
+	EXPECT_EQ(4, seen(&self->s.q, self->s.conn).quota);
+	EXPECT_EQ(4, seen(&self->s.q, self->s.conn).used);
 	while (self->s.in.pos < 1000) {
 		for (n = 0; rx_take(&self->s.q, &e); n++)
 			stream_take(&self->s.in, &self->s.q, &e);
@@ -800,6 +817,7 @@ TEST_F(data, quota__bounds_a_batch)
 	}
 	ASSERT_EQ(0, queue_stats(&self->s.q, &st));
 	EXPECT_LT(0, st.v[PASTE_STAT_STALL_QUOTA]);
+	EXPECT_EQ(0, seen(&self->s.q, self->s.conn).waits);
 }
 
 TEST_F(data, quota__zero_stops_it)
@@ -816,6 +834,9 @@ TEST_F(data, quota__zero_stops_it)
 	stream_nothing_more(_metadata, &self->s);
 	/* it waits for the application, not for room: nobody is told to sync */
 	EXPECT_FALSE(*self->s.q.flags & PASTE_Q_NEED_SYNC);
+	EXPECT_EQ(0, seen(&self->s.q, self->s.conn).quota);
+	EXPECT_EQ(0, seen(&self->s.q, self->s.conn).waits);
+	EXPECT_EQ(10000, seen(&self->s.q, self->s.conn).rx_bytes);
 
 	/* sending goes on */
 	send_from_tx(_metadata, &self->s, 1000, 0);
@@ -984,6 +1005,116 @@ TEST_F(data, detach__pending_sends_are_cancelled)
 	EXPECT_EQ(1000, good + cancelled);
 }
 
+/* ------------------------------------------------------------------------- */
+
+static bool is_address(const struct sockaddr_storage *sa, const __u8 address[16], __u16 port)
+{
+	const struct sockaddr_in *v4 = (const void *)sa;
+	const struct sockaddr_in6 *v6 = (const void *)sa;
+	struct in6_addr a = {};
+
+	if (sa->ss_family == AF_INET6)
+		return !memcmp(&v6->sin6_addr, address, 16) && ntohs(v6->sin6_port) == port;
+	a.s6_addr[10] = a.s6_addr[11] = 0xff;
+	memcpy(&a.s6_addr[12], &v4->sin_addr, 4);
+	return !memcmp(&a, address, 16) && ntohs(v4->sin_port) == port;
+}
+
+TEST_F(data, info__whose_it_is)
+{
+	struct sockaddr_storage sa = {};
+	struct paste_ioc_conn c;
+	socklen_t len;
+	struct stat st;
+	__u64 netns;
+
+	ATTACH(7);
+	ASSERT_EQ(0, queue_conn(&self->s.q, self->s.conn, 0, &c));
+	EXPECT_EQ(self->s.q.id, c.id);
+	EXPECT_EQ(self->s.conn, c.conn);
+	EXPECT_EQ(7, c.quota);
+	len = sizeof(sa);
+	ASSERT_EQ(0, getsockname(self->s.sv[0], (void *)&sa, &len));
+	EXPECT_TRUE(is_address(&sa, c.local, c.local_port));
+	len = sizeof(sa);
+	ASSERT_EQ(0, getpeername(self->s.sv[0], (void *)&sa, &len));
+	EXPECT_TRUE(is_address(&sa, c.peer, c.peer_port));
+	ASSERT_EQ(0, fstat(self->s.sv[0], &st));
+	EXPECT_EQ(st.st_ino, c.inode);
+	len = sizeof(netns);
+	ASSERT_EQ(0, getsockopt(self->s.sv[0], SOL_SOCKET, SO_NETNS_COOKIE, &netns, &len));
+	EXPECT_EQ(netns, c.netns);
+}
+
+/* The same as the queue's, which has no other connection. */
+TEST_F(data, info__bytes)
+{
+	struct paste_ioc_stats st;
+	struct paste_ioc_conn c;
+
+	ATTACH(0);
+	EXPECT_TRUE(echo(&self->s.q, &self->s.in, &self->s.peer, 1 << 20, 4 * SOON));
+	for (__u64 end = now_ms() + SOON; now_ms() < end;) {
+		echo_turn(&self->s.q, &self->s.in);
+		ASSERT_EQ(0, queue_sync(&self->s.q, 0, 1000));
+		ASSERT_EQ(0, queue_conn(&self->s.q, self->s.conn, 0, &c));
+		ASSERT_EQ(0, queue_stats(&self->s.q, &st));
+		ASSERT_EQ(st.sends, c.sends);
+		if (!c.sends)
+			break;
+	}
+	EXPECT_EQ(0, c.sends);
+	EXPECT_EQ(1 << 20, c.rx_bytes);
+	EXPECT_EQ(1 << 20, c.tx_bytes);
+	EXPECT_EQ(0, c.waits);
+	EXPECT_EQ(c.rx_bytes, st.v[PASTE_STAT_COPY_BYTES] + st.v[PASTE_STAT_REF_BYTES]);
+	EXPECT_EQ(c.tx_bytes, st.v[PASTE_STAT_SEND_BYTES]);
+	queue_detach(&self->s.q, self->s.conn);
+	EXPECT_EQ(-ENOENT, queue_conn(&self->s.q, self->s.conn, 0, &c));
+}
+
+/* Of a queue and its neighbour, with gaps: each once, by ascending index. */
+TEST_F(attach, info__next)
+{
+	struct paste_ioc_conn c = {};
+	struct queue other;
+	__u32 conn[32];
+	int sv[32][2], n = 0;
+
+	ASSERT_EQ(0, queue_make(&other, &self->s.ctx, NULL)) TH_LOG("%s", text);
+	for (int i = 0; i < 32; i++) {
+		ASSERT_EQ(0, tcp_pair(AF_INET, sv[i]));
+		ASSERT_EQ(0, queue_attach(i % 4 == 3 ? &other : &self->s.q, sv[i][0], 0, &conn[i]));
+	}
+	for (int i = 0; i < 32; i += 4) {
+		ASSERT_EQ(0, queue_detach(&self->s.q, conn[i]));
+	}
+	while (!queue_conn(&self->s.q, c.conn, PASTE_CONN_NEXT, &c)) {
+		while (n < 32 && n % 4 != 1 && n % 4 != 2)
+			n++;
+		ASSERT_GT(32, n);
+		ASSERT_EQ(conn[n++], c.conn);
+	}
+	EXPECT_EQ(ENOENT, errno);
+	EXPECT_EQ(31, n);
+
+	EXPECT_EQ(-EXDEV, queue_conn(&self->s.q, conn[3], 0, &c));
+	EXPECT_EQ(-ENOENT, queue_conn(&self->s.q, conn[4], 0, &c));
+	EXPECT_EQ(-ENOENT, queue_conn(&self->s.q, conn[5] + 0x10000, 0, &c));
+	EXPECT_EQ(-ENOENT, queue_conn(&self->s.q, 0, 0, &c));
+	/* where one was that has gone is a place to go on from; the last index is one, too */
+	ASSERT_EQ(0, queue_conn(&self->s.q, conn[4], PASTE_CONN_NEXT, &c));
+	EXPECT_EQ(conn[5], c.conn);
+	EXPECT_EQ(-ENOENT, queue_conn(&self->s.q, 0xffffffff, PASTE_CONN_NEXT, &c));
+	for (int i = 0; i < 32; i++) {
+		close(sv[i][0]);
+		close(sv[i][1]);
+	}
+	queue_close(&other);
+}
+
+/* ------------------------------------------------------------------------- */
+
 TEST_F(data, close__without_detach)
 {
 	struct paste_comp done;
@@ -1148,6 +1279,34 @@ TEST_F(full, ring__stalls_and_resumes)
 	EXPECT_FALSE(*self->s.q.flags & PASTE_Q_DEAD);
 }
 
+/* Two fill the ring: one up to its quota, the other the rest of it. */
+TEST_F(full, ring__who_waits_for_it)
+{
+	struct peer peer;
+	__u32 conn;
+	int sv[2];
+
+	ATTACH(48);
+	ASSERT_EQ(0, tcp_pair(AF_INET, sv));
+	ASSERT_EQ(0, queue_attach(&self->s.q, sv[0], 48, &conn)) TH_LOG("%s", text);
+	peer_init(&peer, sv[1]);
+	for (__u64 end = now_ms() + SOON;
+	     now_ms() < end && !seen(&self->s.q, self->s.conn).waits;) {
+		peer_send(&self->s.peer, self->s.peer.sent + 10);
+		sleep_ms(1);
+	}
+	for (__u64 end = now_ms() + SOON; now_ms() < end && !seen(&self->s.q, conn).waits;) {
+		peer_send(&peer, peer.sent + 10);
+		sleep_ms(1);
+	}
+	EXPECT_EQ(PASTE_STAT_STALL_QUOTA, seen(&self->s.q, self->s.conn).waits);
+	EXPECT_EQ(48, seen(&self->s.q, self->s.conn).used);
+	EXPECT_EQ(PASTE_STAT_STALL_RING, seen(&self->s.q, conn).waits);
+	EXPECT_EQ(16, seen(&self->s.q, conn).used);
+	close(sv[0]);
+	close(sv[1]);
+}
+
 TEST_F(full, ring__shared_by_many)
 {
 	struct stream in[20] = {};
@@ -1210,6 +1369,7 @@ TEST_F(full, pool__exhausted_and_recovers)
 	ASSERT_EQ(0, queue_stats(&self->s.q, &st));
 	EXPECT_LT(0, st.v[PASTE_STAT_STALL_CHUNK]);
 	EXPECT_EQ(0, st.chunks_free);
+	EXPECT_EQ(PASTE_STAT_STALL_CHUNK, seen(&self->s.q, self->s.conn).waits);
 
 	for (unsigned int i = 0; i < n; i++)
 		stream_take(&self->s.in, &self->s.q, &held[i]);
@@ -1422,6 +1582,96 @@ TEST(attach__argument_gone_meanwhile)
 	EXPECT_EQ(-EFAULT, c.result);
 	EXPECT_EQ(0, setup_attach(&s, 0)) TH_LOG("%s", text);
 	setup_close(&s);
+}
+
+/* To look at a connection waits for nobody. */
+TEST(info__of_a_locked_socket)
+{
+	struct paste_ioc_conn c;
+	struct locker locker;
+	struct setup s;
+	struct stat st;
+
+	ASSERT_EQ(0, setup_make(&s, AF_INET, 0, 256, NULL)) TH_LOG("%s", text);
+	ASSERT_EQ(0, setup_attach(&s, 0)) TH_LOG("%s", text);
+	ASSERT_EQ(0, fstat(s.sv[0], &st));
+	ASSERT_TRUE(lock_socket(&locker, s.sv[0]));
+	EXPECT_EQ(0, queue_conn(&s.q, s.conn, 0, &c));
+	EXPECT_EQ(st.st_ino, c.inode);
+	EXPECT_TRUE(unlock_socket(&locker));
+	setup_close(&s);
+}
+
+struct looker {
+	int ctx;
+	volatile bool stop;
+	unsigned long found;
+};
+
+/* All connections of all queues, again and again. */
+static void *look(void *arg)
+{
+	struct looker *l = arg;
+	struct paste_ioc_stats q = { .size = sizeof(q), .flags = PASTE_STATS_NEXT };
+	struct paste_ioc_conn c = { .size = sizeof(c), .flags = PASTE_CONN_NEXT };
+
+	while (!l->stop) {
+		for (q.id = 0; !call(l->ctx, PASTE_IOC_STATS, &q); q.id++) {
+			c.id = q.id;
+			for (c.conn = 0; !call(l->ctx, PASTE_IOC_CONN, &c); l->found++)
+				;
+		}
+	}
+	return NULL;
+}
+
+/* A queue with five connections; one is detached, one closed, one's peer closed, before the queue is. */
+static void come_and_go(struct __test_metadata *_metadata)
+{
+	struct paste_ioc_queue opts = { .rx_chunks = 64 };
+	struct setup s;
+	__u32 conn;
+	int sv[4][2];
+
+	ASSERT_EQ(0, setup_make(&s, AF_INET, 0, 64, &opts)) TH_LOG("%s", text);
+	ASSERT_EQ(0, setup_attach(&s, 0)) TH_LOG("%s", text);
+	for (int i = 0; i < 4; i++) {
+		ASSERT_EQ(0, tcp_pair(AF_INET, sv[i]));
+		ASSERT_EQ(0, queue_attach(&s.q, sv[i][0], 0, &conn));
+	}
+	EXPECT_TRUE(echo(&s.q, &s.in, &s.peer, 5000, SOON));
+	EXPECT_EQ(0, queue_detach(&s.q, conn));
+	close(sv[1][0]);
+	close(sv[2][1]);
+	setup_close(&s);
+	for (int i = 0; i < 4; i++) {
+		if (i != 1)
+			close(sv[i][0]);
+		if (i != 2)
+			close(sv[i][1]);
+	}
+}
+
+TEST(info__while_they_come_and_go)
+{
+	__u64 before[PASTE_OBJ_MAX];
+	struct looker l = {};
+	pthread_t t[2];
+
+	ASSERT_EQ(0, objects_read(before));
+	l.ctx = ctx_open();
+	ASSERT_LE(0, l.ctx);
+	for (int i = 0; i < 2; i++) {
+		ASSERT_EQ(0, pthread_create(&t[i], NULL, look, &l));
+	}
+	for (int i = 0; i < 50; i++)
+		come_and_go(_metadata);
+	l.stop = true;
+	for (int i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	EXPECT_LT(0, l.found);
+	close(l.ctx);
+	EXPECT_TRUE(objects_wait(before, SOON));
 }
 
 /*

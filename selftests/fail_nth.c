@@ -310,9 +310,12 @@ TEST_F_TIMEOUT(fail, info_and_stats__any_fault, 120)
 {
 	struct paste_ioc_info info;
 	struct paste_ioc_stats stats;
+	struct paste_ioc_conn conn;
 
 	SWEEP(ctx_info(self->ctx.fd, &info), );
 	SWEEP(queue_stats(&self->q, &stats), );
+	SWEEP(queue_conn(&self->q, self->s.conn, 0, &conn), );
+	SWEEP(queue_conn(&self->q, 0, PASTE_CONN_NEXT, &conn), );
 }
 
 /* A NIC's binding, where there is one that can be bound. */

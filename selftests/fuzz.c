@@ -656,13 +656,13 @@ static void op_scribble(void)
 static const unsigned long commands[] = {
 	PASTE_IOC_INFO,	    PASTE_IOC_POOL,	  PASTE_IOC_QUEUE,  PASTE_IOC_STATS,
 	PASTE_IOC_NIC_BIND, PASTE_IOC_NIC_UNBIND, PASTE_IOC_ATTACH, PASTE_IOC_DETACH,
-	PASTE_IOC_QUOTA,    PASTE_IOC_SYNC,
+	PASTE_IOC_QUOTA,    PASTE_IOC_SYNC,	  PASTE_IOC_CONN,
 };
 
 /* Any call on any fd, with an argument that is good in some words, maybe in memory that changes meanwhile. */
 static void op_ioctl(void)
 {
-	static const __u32 sizes[] = { 8, 16, 24, 32, 48, 56, 128, 200, 448, 4096, 4104 };
+	static const __u32 sizes[] = { 8, 16, 24, 32, 48, 56, 104, 128, 200, 448, 4096, 4104 };
 	unsigned long cmd = commands[below(ARRAY_SIZE(commands))];
 	__u64 pointer = (uintptr_t)any_place();
 	__u32 a[1026] = {}, n;
@@ -687,6 +687,17 @@ static void op_stats(void)
 	struct paste_ioc_stats a = { .size = sizeof(a), .flags = below(2), .id = below(64) };
 
 	call(get(&ctx_fd[below(N_CTX)]), PASTE_IOC_STATS, &a);
+}
+
+/* All connections of a queue, or one that may be there. */
+static void op_conns(void)
+{
+	struct paste_ioc_conn a = { .size = sizeof(a), .flags = below(2), .id = below(64) };
+	int fd = get(&ctx_fd[below(N_CTX)]), n = 64;
+
+	a.conn = once_in(2) ? 0 : 1 << 16 | below(64);
+	while (n-- && !call(fd, PASTE_IOC_CONN, &a) && a.flags)
+		;
 }
 
 /* Other ways to read and write memory that is a pool or a ring. */
@@ -809,6 +820,7 @@ static const struct {
 	{ op_sends, 25 },   { op_fills, 20 },	 { op_take, 20 },	 { op_scribble, 5 },
 	{ op_ioctl, 15 },   { op_stats, 2 },	 { op_foreign_io, 4 },	 { op_bind, 3 },
 	{ op_unbind, 1 },   { op_xsk, 2 },	 { op_scribble_xsk, 2 }, { op_fork, 2 },
+	{ op_conns, 4 },
 };
 
 static void run_op(void)

@@ -161,7 +161,24 @@ AT(paste_ioc_stats, chunks_held, 56);
 AT(paste_ioc_stats, resv, 60);
 AT(paste_ioc_stats, v, 64);
 
-_Static_assert(PASTE_IOC_INFO == 0x70e0 && PASTE_IOC_QUOTA == 0x70e9, "numbers");
+SIZE(paste_ioc_conn, PASTE_CONN_SIZE_VER0);
+AT(paste_ioc_conn, id, 8);
+AT(paste_ioc_conn, conn, 12);
+AT(paste_ioc_conn, local, 16);
+AT(paste_ioc_conn, peer, 32);
+AT(paste_ioc_conn, local_port, 48);
+AT(paste_ioc_conn, peer_port, 50);
+AT(paste_ioc_conn, waits, 52);
+AT(paste_ioc_conn, inode, 56);
+AT(paste_ioc_conn, netns, 64);
+AT(paste_ioc_conn, rx_bytes, 72);
+AT(paste_ioc_conn, tx_bytes, 80);
+AT(paste_ioc_conn, quota, 88);
+AT(paste_ioc_conn, used, 92);
+AT(paste_ioc_conn, sends, 96);
+AT(paste_ioc_conn, resv, 100);
+
+_Static_assert(PASTE_IOC_INFO == 0x70e0 && PASTE_IOC_CONN == 0x70ea, "numbers");
 
 /* ------------------------------------------------------------------------- */
 
@@ -181,6 +198,7 @@ FIXTURE(ioctl)
 	struct ctx ctx;
 	struct queue queue;
 	int bare;
+	int sv[2]; /* with PASTE_IOC_CONN: attached, and its peer */
 	__u16 port;
 	union {
 		__u32 w[256];
@@ -189,6 +207,7 @@ FIXTURE(ioctl)
 		struct paste_ioc_pool pool;
 		struct paste_ioc_queue queue;
 		struct paste_ioc_stats stats;
+		struct paste_ioc_conn conn;
 		struct paste_ioc_nic_bind bind;
 		struct paste_ioc_attach attach;
 		struct paste_ioc_detach detach;
@@ -236,6 +255,14 @@ FIXTURE_VARIANT_ADD(ioctl, stats){
 	.shortest = PASTE_STATS_SIZE_VER0,
 	.kind = POOL,
 	.resv = offsetof(struct paste_ioc_stats, resv),
+	.out = true,
+};
+
+FIXTURE_VARIANT_ADD(ioctl, conn){
+	.cmd = PASTE_IOC_CONN,
+	.size = PASTE_CONN_SIZE_VER0,
+	.kind = POOL,
+	.resv = offsetof(struct paste_ioc_conn, resv),
 	.out = true,
 };
 
@@ -306,6 +333,12 @@ FIXTURE_SETUP(ioctl)
 	case PASTE_IOC_STATS:
 		self->a.stats.id = self->queue.id;
 		break;
+	case PASTE_IOC_CONN:
+		ASSERT_EQ(0, set_lo_up());
+		ASSERT_EQ(0, tcp_pair(AF_INET, self->sv));
+		ASSERT_EQ(0, queue_attach(&self->queue, self->sv[0], 0, &self->a.conn.conn));
+		self->a.conn.id = self->queue.id;
+		break;
 	case PASTE_IOC_NIC_BIND:
 		self->a.bind.ifindex = NO_IFINDEX;
 		self->a.bind.ports = (uintptr_t)&self->port;
@@ -328,6 +361,10 @@ FIXTURE_TEARDOWN(ioctl)
 	close(self->bare);
 	queue_close(&self->queue);
 	ctx_close(&self->ctx);
+	if (variant->cmd == PASTE_IOC_CONN) {
+		close(self->sv[0]);
+		close(self->sv[1]);
+	}
 }
 
 static int fd_of(FIXTURE_DATA(ioctl) * self, enum kind kind)
@@ -409,6 +446,8 @@ TEST_F(ioctl, flags__unknown)
 		if (variant->cmd == PASTE_IOC_POOL && 1U << bit == PASTE_POOL_RX_WRITABLE)
 			continue;
 		if (variant->cmd == PASTE_IOC_STATS && 1U << bit == PASTE_STATS_NEXT)
+			continue;
+		if (variant->cmd == PASTE_IOC_CONN && 1U << bit == PASTE_CONN_NEXT)
 			continue;
 		self->a.w[1] = 1U << bit;
 		ASSERT_EQ(-EOPNOTSUPP, request(self, variant, &self->a)) TH_LOG("bit %u", bit);
@@ -530,7 +569,8 @@ TEST_F(ioctl, fd__wrong_kind)
 TEST_F(ioctl, mm__forked_child)
 {
 	bool set_up = variant->cmd != PASTE_IOC_INFO && variant->cmd != PASTE_IOC_STATS &&
-		      variant->cmd != PASTE_IOC_SYNC && variant->cmd != PASTE_IOC_QUOTA;
+		      variant->cmd != PASTE_IOC_SYNC && variant->cmd != PASTE_IOC_QUOTA &&
+		      variant->cmd != PASTE_IOC_CONN;
 	int expected = set_up ? -EPERM : variant->result;
 	int status;
 	pid_t pid;
@@ -1515,6 +1555,40 @@ TEST(stats__next)
 	}
 	EXPECT_EQ(ENOENT, errno);
 	EXPECT_EQ(3, found);
+}
+
+TEST(conn__of_others_need_capability)
+{
+	struct paste_ioc_conn a = { .size = sizeof(a) };
+	struct queue q;
+	struct ctx c;
+	int fd, sv[2];
+	__u32 conn;
+
+	ASSERT_EQ(0, set_lo_up());
+	ASSERT_EQ(0, ctx_make(&c, 0, 64, 0)) TH_LOG("%s", text);
+	ASSERT_EQ(0, queue_make(&q, &c, NULL)) TH_LOG("%s", text);
+	ASSERT_EQ(0, tcp_pair(AF_INET, sv));
+	ASSERT_EQ(0, queue_attach(&q, sv[0], 0, &conn)) TH_LOG("%s", text);
+	fd = ctx_open();
+	ASSERT_LE(0, fd);
+
+	a.id = q.id;
+	a.flags = PASTE_CONN_NEXT;
+	EXPECT_EQ(0, call(fd, PASTE_IOC_CONN, &a));
+	EXPECT_EQ(conn, a.conn);
+	ASSERT_EQ(0, drop_cap(CAP_NET_ADMIN));
+	a.flags = 0;
+	EXPECT_EQ(-ENOENT, call(fd, PASTE_IOC_CONN, &a));
+	EXPECT_EQ(0, call(c.fd, PASTE_IOC_CONN, &a));
+	a.conn = 0;
+	a.flags = PASTE_CONN_NEXT;
+	EXPECT_EQ(-ENOENT, call(fd, PASTE_IOC_CONN, &a));
+	EXPECT_EQ(0, call(c.fd, PASTE_IOC_CONN, &a));
+	a.id = 0x7fffffff;
+	EXPECT_EQ(-ENOENT, call(c.fd, PASTE_IOC_CONN, &a));
+	close(sv[0]);
+	close(sv[1]);
 }
 
 TEST(context__two_are_independent)

@@ -307,6 +307,16 @@ __u64 queue_stat(struct queue *q, unsigned int which)
 	return queue_stats(q, &s) ? ~0ULL : s.v[which];
 }
 
+int queue_conn(struct queue *q, __u32 conn, __u32 flags, struct paste_ioc_conn *c)
+{
+	memset(c, 0, sizeof(*c));
+	c->size = sizeof(*c);
+	c->flags = flags;
+	c->id = q->id;
+	c->conn = conn;
+	return call(q->ctx->fd, PASTE_IOC_CONN, c);
+}
+
 bool queue_conns(struct queue *q, __u32 n, unsigned int ms)
 {
 	__u64 end = now_ms() + ms;
@@ -640,8 +650,7 @@ bool stream_until(struct stream *s, struct queue *q, __u64 upto, unsigned int ms
 	return s->pos >= upto;
 }
 
-/* One turn of the echo: everything that can be done now. */
-static void echo_turn(struct queue *q, struct stream *s)
+void echo_turn(struct queue *q, struct stream *s)
 {
 	struct paste_comp c;
 	struct paste_rx e;

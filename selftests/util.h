@@ -98,6 +98,7 @@ int queue_detach(struct queue *q, __u32 conn);
 int queue_quota(struct queue *q, __u32 conn, __u32 quota);
 int queue_stats(struct queue *q, struct paste_ioc_stats *s);
 __u64 queue_stat(struct queue *q, unsigned int which);
+int queue_conn(struct queue *q, __u32 conn, __u32 flags, struct paste_ioc_conn *c);
 /* Waits until the queue has that many connections. */
 bool queue_conns(struct queue *q, __u32 n, unsigned int ms);
 
@@ -151,6 +152,9 @@ struct stream {
 void stream_take(struct stream *s, struct queue *q, const struct paste_rx *e);
 /* Takes entries until the stream is at upto or at its end. */
 bool stream_until(struct stream *s, struct queue *q, __u64 upto, unsigned int ms);
+
+/* One turn of echo(): everything that can be done now. */
+void echo_turn(struct queue *q, struct stream *s);
 
 /*
  * The peer sends that many bytes, the application sends back what it gets, from

@@ -24,9 +24,9 @@
  * four rings, one slice of the pool's rx chunks and any number of connections.
  * A connection is a TCP socket of the caller, named by a u32 handle.
  *
- * All ioctls but PASTE_IOC_INFO, _STATS, _SYNC and _QUOTA are set-up calls. They
- * work only in the address space that opened the context (EPERM elsewhere, e.g.
- * in the child after fork, which also has no mappings).
+ * All ioctls but PASTE_IOC_INFO, _STATS, _CONN, _SYNC and _QUOTA are set-up
+ * calls. They work only in the address space that opened the context (EPERM
+ * elsewhere, e.g. in the child after fork, which also has no mappings).
  *
  * Chunks
  * ======
@@ -642,6 +642,40 @@ struct paste_ioc_stats {
 #define PASTE_STATS_SIZE_VER0	448	/* up to PASTE_STAT_DOORBELLS */
 #define PASTE_STATS_SIZE_VER1	456
 
+/* With this flag, conn is 0 or a handle, maybe an old one: the next connection is taken. */
+#define PASTE_CONN_NEXT		(1U << 0)
+
+/*
+ * PASTE_IOC_CONN, on any context's fd: a connection of a queue. Queues of other
+ * contexts need CAP_NET_ADMIN here, too. With PASTE_CONN_NEXT and what the call
+ * before found (0 at first) all of them come, each once, and then ENOENT; those
+ * that are attached or go meanwhile may be missed.
+ *
+ * The bytes are counted since the attach. With quota 0 what there is to receive
+ * waits for the application, else waits says for what.
+ */
+struct paste_ioc_conn {
+	__u32 size;		/* (in) sizeof(struct paste_ioc_conn) */
+	__u32 flags;		/* (in) PASTE_CONN_* */
+	__u32 id;		/* (in) the queue's number */
+	__u32 conn;		/* (in) the handle; (out) the one found */
+	__u8  local[16];	/* (out) IPv6 address, or IPv4 as v4-mapped (::ffff:a.b.c.d) */
+	__u8  peer[16];		/* (out) the same of the other end */
+	__u16 local_port;	/* (out) host order */
+	__u16 peer_port;	/* (out) host order */
+	__u32 waits;		/* (out) PASTE_STAT_STALL_RING, _QUOTA or _CHUNK while data waits for that; 0: none does */
+	__u64 inode;		/* (out) of the socket, as in /proc/PID/fd and ss -e; 0 when its last fd is closed */
+	__u64 netns;		/* (out) the socket's network namespace, as SO_NETNS_COOKIE names it */
+	__u64 rx_bytes;		/* (out) bytes in rx entries */
+	__u64 tx_bytes;		/* (out) bytes of completed sends */
+	__u32 quota;		/* (out) most rx entries between two syncs */
+	__u32 used;		/* (out) rx entries since the last one */
+	__u32 sends;		/* (out) sends under way now; one too many while the module works on the connection */
+	__u32 resv;		/* (in) 0 */
+};
+
+#define PASTE_CONN_SIZE_VER0	104
+
 /* ------------------------------------------------------------------------- */
 
 #define PASTE_IOC_TYPE		'p'
@@ -656,5 +690,6 @@ struct paste_ioc_stats {
 #define PASTE_IOC_DETACH	_IO(PASTE_IOC_TYPE, 0xe7)	/* struct paste_ioc_detach */
 #define PASTE_IOC_SYNC		_IO(PASTE_IOC_TYPE, 0xe8)	/* struct paste_ioc_sync */
 #define PASTE_IOC_QUOTA		_IO(PASTE_IOC_TYPE, 0xe9)	/* struct paste_ioc_quota */
+#define PASTE_IOC_CONN		_IO(PASTE_IOC_TYPE, 0xea)	/* struct paste_ioc_conn */
 
 #endif /* _UAPI_LINUX_PASTE_H */
