@@ -15,6 +15,8 @@ usage: client.py reset ADDRESS PORT COUNT         connections that end with a RS
        client.py push ADDRESS PORT BYTES          sends BYTES of a pattern and the end
        client.py hold ADDRESS PORT COUNT          connections that have been served once, until they are killed
        client.py echo ADDRESS PORT BYTES          sends as many random ones to a plain echo server, and wants them back
+       client.py keep ADDRESS PORT COUNT FLAG     connections that ask, each once more than the one before it, and then stay
+                                                  until the file FLAG is there
 """
 
 import os
@@ -275,8 +277,24 @@ def echo(address, port, size):
         sys.exit('client: the end after %d bytes' % got)
 
 
+def keep(address, port, count, flag):
+    socks = [connect(address, port) for _ in range(int(count))]
+    for i, sock in enumerate(socks):
+        for _ in range(i + 1):
+            got = get(sock, 1000 * i)
+            while got < 1000 * i:
+                data = sock.recv(65536)
+                if not data:
+                    sys.exit('client: the end after %d bytes' % got)
+                check(data, got)
+                got += len(data)
+    print('kept', flush=True)
+    while not os.path.exists(flag):
+        time.sleep(0.1)
+
+
 COMMANDS = {'reset': reset, 'half': half, 'slow': slow, 'prefix': prefix, 'greedy': greedy, 'sum': sum_up,
-            'corrupt': corrupt, 'read': read, 'push': push, 'hold': hold, 'echo': echo}
+            'corrupt': corrupt, 'read': read, 'push': push, 'hold': hold, 'echo': echo, 'keep': keep}
 
 if len(sys.argv) < 4 or sys.argv[1] not in COMMANDS:
     sys.exit(__doc__)

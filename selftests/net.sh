@@ -417,6 +417,81 @@ unprivileged_server() {
 	serve_refused "not permitted" -C 1024 -i lo -Z
 }
 
+# 20 connections, each with other figures, are there. Then a load.
+t_lo_conns() {
+	serve -- -n
+	"$client" keep 127.0.0.1 $port 20 "$flag.keep" > "$work/client" 2>&1 &
+	conns_add_up 127.0.0.1
+	to=http://127.0.0.1:$port/
+	load env
+	top_shows 127.0.0.1
+	stop_clean_load
+	[ "$("$pastectl" conns | wc -l)" = 1 ] || fail "connections are left: $("$pastectl" conns)"
+	stop
+	[ "$("$pastectl" conns -j)" = "[]" ] || fail "connections without a server: $("$pastectl" conns -j)"
+	command_refused conns -x
+	command_refused conns 1
+	command_refused top -n 0
+	command_refused top -n 1x
+	command_refused top -w 0
+	command_refused top 1
+}
+
+# command_refused WORD...: pastectl must not take that, and say how it is done.
+command_refused() {
+	local status=0
+	"$pastectl" "$@" > "$work/refused" 2>&1 || status=$?
+	[ $status = 2 ] || fail "pastectl $*: status $status, not 2"
+	[ -s "$work/refused" ] || fail "pastectl $*: says nothing"
+}
+
+# conns_add_up PEER: what conns shows of the connections that the client keeps. ss shows the same sockets.
+conns_add_up() {
+	local c=$!
+	poll 60 grep -q kept "$work/client" || fail "client: $(cat "$work/client")"
+	poll 20 sums_are_equal || fail "conns shows other sums than stat: $(cat "$work/sums")"
+	[ "$(stat conns)" = 20 ] || fail "$(stat conns) connections"
+	[ "$("$pastectl" conns | grep -c "^[0-9]* *$1:[0-9]* .*:$port .* -$")" = 20 ] || fail "conns: $("$pastectl" conns)"
+	grep -o '"inode": [0-9]*' "$work/conns" | sed 's/.* //' | sort > "$work/inodes"
+	ss -tneH state established "sport = :$port" | sed -n 's/.* ino:\([0-9]*\).*/\1/p' | sort | cmp - "$work/inodes" ||
+		fail "ss shows other sockets: $(ss -tneH state established "sport = :$port")"
+	touch "$flag.keep"
+	wait "$c" || fail "client: $(cat "$work/client")"
+	poll 60 no_connections || fail "$(stat conns) connections are left"
+}
+
+# Sends may still be under way.
+sums_are_equal() {
+	"$pastectl" conns --json > "$work/conns"
+	"$pastectl" stat --json > "$work/stat"
+	python3 - "$work/conns" "$work/stat" > "$work/sums" << 'END'
+import json, sys
+
+conns, queues = (json.load(open(name)) for name in sys.argv[1:])
+status = not queues
+for q in queues:
+    mine = [c for c in conns if c["queue"] == q["id"]]
+    of_conns = [len(mine)] + [sum(c[name] for c in mine) for name in ("rx_bytes", "tx_bytes", "sends_now")]
+    of_queue = [q["conns"], q["ref_bytes"] + q["copy_bytes"], q["send_bytes"], 0]
+    print(q["id"], of_conns, of_queue)
+    status |= of_conns != of_queue or not all(of_conns[:3])
+sys.exit(status)
+END
+}
+
+# top_shows PEER: what top shows of a load.
+top_shows() {
+	"$pastectl" top -n 2 -w 1 > "$work/top" || fail "top: $?"
+	cat "$work/top"
+	[ "$(grep -c "^queue [0-9].* 5[0-9] connections" "$work/top")" = 2 ] || fail "top: not twice a line for the queue"
+	[ "$(grep -c "^ *in *[1-9].* entries/s .* of [1-9]" "$work/top")" = 2 ] || fail "top: nothing comes in"
+	[ "$(grep -c "^ *out *[1-9].* sends/s" "$work/top")" = 2 ] || fail "top: nothing goes out"
+	[ "$(grep -cE '^  chunks  \[[#=.]{50}\]$' "$work/top")" = 2 ] || fail "top: no bar"
+	[ "$(grep -cE "^[0-9]+ +$1:[0-9]+ +[0-9]+k? +[0-9]+k? " "$work/top")" = 20 ] || fail "top: not ten connections each time"
+	! grep -q $'\033' "$work/top" || fail "top: escape sequences in a file"
+	script -qec "$pastectl top -n 1" /dev/null < /dev/null | grep -q $'\033\[J' || fail "top: nothing is drawn on a terminal"
+}
+
 # follow_chunks COMMAND...: run it with all tracepoints of the module on; which of them were passed?
 follow_chunks() {
 	local tracing=/sys/kernel/tracing
@@ -960,6 +1035,17 @@ t_hooked_tracepoints() {
 	[ "$(< "$work/trace")" = "paste_comp: paste_deliver: paste_fill: paste_frame: paste_lend: paste_send:" ] ||
 		fail "$(< "$work/trace")"
 	stop
+}
+
+t_hooked_conns() {
+	serve_hooked
+	host --timeout $transfer_limit "$client" keep "$PASTE_ADDR" $port 20 "$flag.keep" > "$work/client" 2>&1 &
+	conns_add_up "$PASTE_PEER"
+	load
+	top_shows "$PASTE_PEER"
+	stop_clean_load
+	stop
+	[ "$copied" = 0 ] || fail "copied $copied"
 }
 
 t_hooked_memory_comes_back() {

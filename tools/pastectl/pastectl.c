@@ -2,8 +2,8 @@
 /*
  * pastectl: look at the paste module and at NICs, and prepare NICs, from a shell.
  *
- * This file has the command line and the command "info"; stat.c, check.c and
- * nic.c have the commands of their names. Only nic prepare and nic restore
+ * This file has the command line and the command "info"; stat.c, conns.c, top.c,
+ * check.c and nic.c have the commands of their names. Only nic prepare and nic restore
  * change anything.
  */
 #include <err.h>
@@ -17,6 +17,8 @@
 static const char usage_text[] =
 	"usage: pastectl info\n"
 	"       pastectl stat [-w SECONDS] [--json | --prom]\n"
+	"       pastectl conns [-j | --json]\n"
+	"       pastectl top [-n SCREENS] [-w SECONDS]\n"
 	"       pastectl check NIC\n"
 	"       pastectl nic show NIC\n"
 	"       pastectl nic prepare NIC --queues N --port PORT [--port PORT...] [-n]\n"
@@ -27,6 +29,12 @@ static const char usage_text[] =
 	"       -w SECONDS  again and again, with what happened per second\n"
 	"       --json      one list of objects with all counters\n"
 	"       --prom      all counters in the text format of Prometheus\n"
+	"conns  their connections: peers, bytes, what each holds and waits for\n"
+	"       --json      one list of objects, with the sockets' inodes\n"
+	"top    what all queues do now, who has their chunks, and the busiest connections;\n"
+	"       again and again\n"
+	"       -n SCREENS  only so many times\n"
+	"       -w SECONDS  between them; 1 unless said\n"
 	"check  would zero copy work on this NIC, and if not, what is in the way?\n"
 	"       exit status 0: yes, 1: no\n"
 	"nic show     all about a NIC that matters, and what check says\n"
@@ -39,10 +47,8 @@ static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "info", cmd_info },
-	{ "stat", cmd_stat },
-	{ "check", cmd_check },
-	{ "nic", cmd_nic },
+	{ "info", cmd_info }, { "stat", cmd_stat },   { "conns", cmd_conns },
+	{ "top", cmd_top },   { "check", cmd_check }, { "nic", cmd_nic },
 };
 
 static const char *const objects[PASTE_OBJ_MAX] = {

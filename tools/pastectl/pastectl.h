@@ -13,6 +13,8 @@
 
 int cmd_info(int argc, char **argv);
 int cmd_stat(int argc, char **argv);
+int cmd_conns(int argc, char **argv);
+int cmd_top(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_nic(int argc, char **argv);
 
