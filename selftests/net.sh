@@ -437,6 +437,25 @@ t_lo_conns() {
 	command_refused top 1
 }
 
+# It goes on whatever fails: without rights there is no device and no log.
+t_lo_doctor() {
+	local word
+	serve -- -n
+	ask 127.0.0.1
+	"$pastectl" doctor > "$work/report" || fail "doctor: $?"
+	cat "$work/report"
+	for word in "^kernel  *$(uname -r) " "^doorbell_batch  *[0-9]" "^/dev/paste  *mode 0" "^version " "^queue [0-9]* *pid $server " \
+		"^=== ${nic:-system}"; do
+		grep -q "$word" "$work/report" || fail "doctor: no line '$word'"
+	done
+	sed '1,/^=== kernel log/d' "$work/report" | grep -q "paste.*loaded" || fail "doctor: the kernel's log is not there"
+	setpriv --reuid=65534 --regid=65534 --clear-groups "$pastectl" doctor > "$work/report" || fail "doctor without rights: $?"
+	grep -q "^kernel  *$(uname -r) " "$work/report" || fail "doctor without rights: no kernel"
+	grep -qi "permission denied" "$work/report" || fail "doctor without rights does not say that it has none"
+	command_refused doctor lo
+	stop
+}
+
 # command_refused WORD...: pastectl must not take that, and say how it is done.
 command_refused() {
 	local status=0

@@ -3,8 +3,8 @@
  * pastectl: look at the paste module and at NICs, and prepare NICs, from a shell.
  *
  * This file has the command line and the command "info"; stat.c, conns.c, top.c,
- * check.c and nic.c have the commands of their names. Only nic prepare and nic restore
- * change anything.
+ * check.c, nic.c and doctor.c have the commands of their names. Only nic prepare
+ * and nic restore change anything.
  */
 #include <err.h>
 #include <stdio.h>
@@ -23,6 +23,7 @@ static const char usage_text[] =
 	"       pastectl nic show NIC\n"
 	"       pastectl nic prepare NIC --queues N --port PORT [--port PORT...] [-n]\n"
 	"       pastectl nic restore NIC\n"
+	"       pastectl doctor\n"
 	"\n"
 	"info   version, features and limits of the module, objects that exist\n"
 	"stat   statistics of all queues that may be seen; counters that are 0 are left out\n"
@@ -41,14 +42,15 @@ static const char usage_text[] =
 	"nic prepare  make it fit for a server on these ports with N threads: N queues that\n"
 	"             flows are spread over, each with a CPU; the old values are saved\n"
 	"       -n    only print what would be changed\n"
-	"nic restore  put the old values back\n";
+	"nic restore  put the old values back\n"
+	"doctor       all of that and more, for a bug report\n";
 
 static const struct {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "info", cmd_info }, { "stat", cmd_stat },   { "conns", cmd_conns },
-	{ "top", cmd_top },   { "check", cmd_check }, { "nic", cmd_nic },
+	{ "info", cmd_info },	{ "stat", cmd_stat }, { "conns", cmd_conns },	{ "top", cmd_top },
+	{ "check", cmd_check }, { "nic", cmd_nic },   { "doctor", cmd_doctor },
 };
 
 static const char *const objects[PASTE_OBJ_MAX] = {

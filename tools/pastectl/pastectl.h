@@ -17,5 +17,6 @@ int cmd_conns(int argc, char **argv);
 int cmd_top(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_nic(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
 
 #endif /* PASTECTL_H */
