@@ -397,6 +397,11 @@ t_lo_unprivileged() {
 	before=$(command stat -c 'chown %u:%g /dev/paste; chmod %a /dev/paste' /dev/paste)
 	later "$before"
 	chown 0:65534 /dev/paste
+	# the tree may lie where nobody else can look
+	chmod 711 "$work"
+	later "chmod 700 $work"
+	cp "$phttpd" "$pastectl" "$work"
+	local phttpd=$work/phttpd pastectl=$work/pastectl
 
 	as=("${nobody[@]}")
 	chmod 600 /dev/paste
