@@ -19,7 +19,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 fast=(build style unit store damage install-fast)
 # The first VM of a kernel has DKMS build the module, which the second one finds: not both at the same time.
-all=("${fast[@]}" vm-{6.12,6.1}-ixgbe vm-{6.12,6.1}-virtio crash-{6.12,6.1} install recovery-{6.12,6.1} demo)
+all=("${fast[@]}" vm-{6.12,6.1}-ixgbe install crash-{6.12,6.1} vm-{6.12,6.1}-virtio recovery-{6.12,6.1} demo)
 
 steps=()
 while [ $# -gt 0 ]; do
