@@ -8,7 +8,7 @@ usage: check.sh [--fast] [STEP...]
 make check: run the steps (all of them, or with --fast those that need no VM, or the named ones), two at a time where they do
 not disturb each other, and print, last, what has failed and "N passed, N failed, N skipped". The output of a step is shown when
 it ends, and kept in build/check/STEP.log. VM_OPTIONS has more options for vm/run.sh, PASTE_SLOW a factor for all time limits (a
-host with other work). Also by name: rate-KERNEL-NIC (rate.sh: figures, for a quiet machine). The steps are:
+host with other work). Also by name: vm-KERNEL-i40e, and rate-KERNEL-NIC (rate.sh: figures, for a quiet machine). The steps are:
 END
 	printf '  %s\n' "${all[@]}"
 }
@@ -39,13 +39,13 @@ run_in_vm() {
 	read -ra options <<< "${VM_OPTIONS:-}"
 	[ "$kind" = rate ] || options=(--smp 2 "${options[@]}") # for NICs with two queues
 	case $kind-$nic in
-	vm-virtio) command=(selftests/vm/suite.sh virtio nic) ;; # what does not depend on the NIC was tested already
-	vm-*)
-		command=(selftests/vm/suite.sh "$nic")
-		options+=(--pm 512M) # xfs wants 300 MB
-		;;
+	# Of other NICs than the first, what depends on them.
+	vm-virtio) command=(selftests/vm/suite.sh virtio nic) ;;
+	vm-i40e) command=(selftests/vm/suite.sh i40e hooked) ;;
+	vm-*) command=(selftests/vm/suite.sh "$nic") ;;
 	rate-*) command=(selftests/rate.sh) ;;
 	esac
+	case $kind-$nic in vm-ixgbe | vm-i40e) options+=(--pm 512M) ;; esac # xfs wants 300 MB
 	selftests/vm/run.sh --kernel "$kernel" --nic "$nic" --timeout 4200 "${options[@]}" -- "${command[@]}"
 }
 

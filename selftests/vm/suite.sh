@@ -5,8 +5,9 @@
 #
 # All tests of the module, as one KTAP stream with a line per test; NIC is what run.sh was told (ixgbe, i40e, virtio, none).
 # Parts: uapi conn ring life hook pmem hostile nicprep net damage; all of these without names. nic: what depends on the NIC alone.
-# hostile is told by HOSTILE_SEED, HOSTILE_SECONDS and HOSTILE_SEQUENCES what to do, see hostile.c. By name only: fuzz, for
-# FUZZ_SECONDS (20) and beginning with FUZZ_SEED (1); fail_nth, for kernels with fault injection. Runs in the VM:
+# hooked: what depends on the NIC's zero copy; the other t_*hooked* of net.sh test what is above. hostile is told by HOSTILE_SEED,
+# HOSTILE_SECONDS and HOSTILE_SEQUENCES what to do, see hostile.c. By name only: fuzz, for FUZZ_SECONDS (20) and beginning with
+# FUZZ_SEED (1); fail_nth, for kernels with fault injection. Runs in the VM:
 #
 #   selftests/vm/run.sh --kernel 6.12 --nic ixgbe -- selftests/vm/suite.sh ixgbe
 #
@@ -22,6 +23,10 @@ export PASTE_NIC=${1:-${PASTE_NIC:-none}}
 shift $(($# > 0))
 parts=("$@")
 [ $# -gt 0 ] || parts=(uapi conn ring life hook pmem hostile nicprep net damage)
+
+# Of the part hooked: other frames, two queues, that nothing is copied, restarts of the NIC. Last what takes it away.
+hooked=(t_hooked_{v4,v6,64_mb_in_one_request,two_queues,50000_requests,bad_checksum,rxvlan} t_pm_hooked_{50000_posts,unread_at_close}
+	t_hooked_{kill_and_restart,xdp_detached,ifdown,link_down,settings_changed,driver_unbound,after_driver_bound_again})
 
 slow=${PASTE_SLOW:-1}
 : "${FUZZ_SECONDS:=20}"
@@ -78,6 +83,12 @@ for part in "${parts[@]}"; do
 		mapfile -t cases < <(sed -n 's/^\(t_nic_[a-z0-9_]*\)() {.*/\1/p' "$selftests/net.sh")
 		run_part net timeout $((300 * slow)) "$selftests/net.sh" "${cases[@]}"
 		run_part nicprep timeout $((300 * slow)) "$selftests/nicprep.sh"
+		;;
+	hooked)
+		run_part uapi timeout $((60 * slow)) "$programs/uapi" -f bind
+		run_part hook timeout $((120 * slow)) "$programs/hook"
+		run_part nicprep timeout $((300 * slow)) "$selftests/nicprep.sh"
+		run_part net timeout $((600 * slow)) "$selftests/net.sh" "${hooked[@]}"
 		;;
 	pmem) run_part pmem timeout $((600 * slow)) "$programs/pmem" ;;
 	hostile) run_part hostile timeout $((900 * slow)) "$programs/hostile" ;;
