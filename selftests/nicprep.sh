@@ -39,6 +39,13 @@ need_zero_copy() {
 	case ${PASTE_NIC:-} in ixgbe | i40e) ;; *) skip "no zero copy on ${PASTE_NIC:-this NIC}" ;; esac
 }
 
+# What a driver forgets of what was prepared when an XDP program comes, and whether the emulated NIC has ntuple rules.
+forgotten='' rules=''
+case ${PASTE_NIC:-} in
+ixgbe) forgotten='CPU for queue' rules=yes ;;
+i40e) forgotten='adaptive-rx\|rx-usecs' ;;
+esac
+
 # The interrupts of the NIC by name, and where they go.
 interrupts() {
 	local irq
@@ -79,8 +86,17 @@ first_state() {
 	echo "ethtool -X $nic default"
 	ethtool -l "$nic" | sed -n "/^Current/,\$s/^Combined:[[:space:]]*/ethtool -L $nic combined /p"
 	ethtool -g "$nic" | sed -n "/^Current/,\$s/^RX:[[:space:]]*/ethtool -G $nic rx /p"
+	echo "ethtool -C $nic adaptive-rx off"
 	ethtool -c "$nic" | sed -n "s/^rx-usecs:[[:space:]]*/ethtool -C $nic rx-usecs /p"
+	ethtool -c "$nic" | sed -n "s/^Adaptive RX: \(on\|off\).*/ethtool -C $nic adaptive-rx \1/p"
 	ethtool -k "$nic" | sed -n "s/^\(ntuple-filters\|rx-vlan-offload\|large-receive-offload\): \([onf]*\).*/ethtool -K $nic \1 \2/p"
+}
+
+# moderate USECS ADAPTIVE: i40e does not take the first while the second is on, ixgbe has no such thing.
+moderate() {
+	ethtool -C "$nic" adaptive-rx off 2> /dev/null
+	ethtool -C "$nic" rx-usecs "$1" 2> /dev/null
+	ethtool -C "$nic" adaptive-rx "$2" 2> /dev/null
 }
 
 # Nothing of what was before is what prepare wants. Done once as long as cases leave it so: each change is a reset of the NIC.
@@ -89,7 +105,7 @@ unprepare() {
 	[ -e "$work/first" ] || first_state > "$work/first"
 	ethtool -L "$nic" combined 2 2> /dev/null || skip "$nic cannot have two queues"
 	ethtool -K "$nic" rxvlan on lro on ntuple off > /dev/null 2>&1
-	ethtool -C "$nic" rx-usecs 50 2> /dev/null
+	moderate 50 on
 	ethtool -G "$nic" rx 512 2> /dev/null
 	ethtool -X "$nic" weight 3 1 || fail "ethtool -X"
 	state > "$work/before"
@@ -228,21 +244,25 @@ t_prepare_and_restore() {
 
 is_without_xdp() { ! ip link show "$nic" | grep -q xdp; }
 
-# Restore goes back to before the first of several.
+# Restore goes back to before the first of several, to what drivers have forgotten meanwhile, too.
 t_prepared_twice_and_served() {
 	need_zero_copy
 	unprepare
+	rm "$work/unprepared"
+	moderate 70 off
+	state > "$work/before"
 	prepare 0 --queues 1
 	says 'channels: 2 -> 1'
 	prepare 0 --queues 2
 	says 'channels: 1 -> 2'
 	says 'CPU for queue 1: new -> 1'
+	prepare 0 --queues 2
+	says 'nothing to change'
 	"$phttpd" -i "$nic" -Z -p 2 -P $port -S 2> "$work/log" &
 	poll 30 grep -q '^phttpd: port' "$work/log" || fail "phttpd: $(tail -1 "$work/log")"
 	poll 30 host ping -c 1 -W 1 "$PASTE_ADDR" > /dev/null || fail "the NIC does not come back"
-	# Drivers may forget where interrupts go when XDP comes; nothing else may be left to change.
 	prepare 0 --queues 2
-	! grep -v 'CPU for queue\|nothing to change' "$work/out" > "$work/more" || fail "still to change: $(cat "$work/more")"
+	! grep -v "$forgotten\|nothing to change" "$work/out" > "$work/more" || fail "still to change: $(cat "$work/more")"
 	run 0 "$pastectl" nic show "$nic"
 	says "bound  *queue 1 by process $!"
 	says 'of libpaste: in use now'
@@ -274,6 +294,14 @@ t_refused() {
 	prepare 1 --queues 2
 	says 'MTU: 9000'
 	ip link set "$nic" mtu 1500
+	[ ! -e "$saved" ] || fail "$saved is there"
+}
+
+t_refused_for_a_rule() {
+	need_zero_copy
+	[ -n "$rules" ] || skip "the emulated $PASTE_NIC has no ntuple rules"
+	unprepare
+	rm "$work/unprepared"
 	ethtool -K "$nic" ntuple on
 	ethtool -N "$nic" flow-type tcp4 dst-port $port action 1 > "$work/rule" || fail "ethtool -N"
 	prepare 1 --queues 1

@@ -71,7 +71,8 @@ static int set_irq(struct nic *nic, unsigned queue, const char *cpus)
 	return ret;
 }
 
-static bool put_back_setting(struct nic *nic, const struct setting *s, const char *value)
+static bool put_back_setting(struct nic *nic, const struct setting *s, const char *value,
+			     bool complain)
 {
 	char *now = NULL;
 	bool ok = true;
@@ -81,7 +82,7 @@ static bool put_back_setting(struct nic *nic, const struct setting *s, const cha
 		ok = !s->set(nic, s, value);
 		if (ok)
 			print_change(nic, s->name, now, value);
-		else
+		else if (complain)
 			warnx("nic: %s: %s: cannot put back %s: %s", nic->name, s->name, value,
 			      nic->why);
 	}
@@ -109,18 +110,26 @@ static bool put_back_irq(struct nic *nic, unsigned queue, const char *cpus)
 	return ok;
 }
 
-/* As much as can be. Interrupts last: the number of channels makes them anew. */
+/*
+ * As much as can be. Three times, as a driver may refuse or forget a value while
+ * another is not back yet: i40e takes rx-usecs without adaptive-rx only, and has
+ * its own of both with another number of channels. Interrupts last: the number of
+ * channels makes them anew.
+ */
 static bool put_back(struct nic *nic, const struct saved *s)
 {
-	bool ok = true;
+	unsigned queue, tries;
 	const char *value;
-	unsigned queue;
+	bool ok = true;
 	size_t i;
 
-	for (i = n_settings; i--;) {
-		value = saved_get(s, settings[i].name);
-		if (value && !put_back_setting(nic, &settings[i], value))
-			ok = false;
+	for (tries = 3; tries--;) {
+		ok = true;
+		for (i = n_settings; i--;) {
+			value = saved_get(s, settings[i].name);
+			if (value && !put_back_setting(nic, &settings[i], value, !tries))
+				ok = false;
+		}
 	}
 	for (i = 0; i < s->n; i++)
 		if (sscanf(s->v[i].key, "irq-%u", &queue) == 1 &&
@@ -295,8 +304,9 @@ static int save_plan(struct plan *p, struct saved *earlier)
 	size_t i;
 	int ret;
 
+	/* Also of what is to stay: see was_undone(). */
 	for (i = 0; i < p->n; i++)
-		if (p->c[i].s && is_change(&p->c[i]))
+		if (p->c[i].s)
 			saved_add(&p->before, p->c[i].s->name, p->c[i].old);
 	ret = saved_load(p->nic, earlier);
 	for (i = 0; i < earlier->n; i++)
@@ -309,17 +319,28 @@ static int save_plan(struct plan *p, struct saved *earlier)
 	return ret;
 }
 
+/* One change may undo another: i40e forgets its interrupt moderation when it makes other channels. */
+static bool was_undone(struct nic *nic, const struct change *c)
+{
+	char *now = NULL;
+	bool undone;
+
+	undone = c->s->get(nic, c->s, &now) || strcmp(now, c->new);
+	free(now);
+	return undone;
+}
+
 static int apply_change(struct nic *nic, const struct change *c)
 {
 	int ret;
 
-	if (c->s && !is_change(c))
+	if (c->s && !is_change(c) && !was_undone(nic, c))
 		return 0;
 	ret = c->s ? c->s->set(nic, c->s, c->new) : set_irq(nic, c->queue, c->new);
 	if (ret)
 		warnx("nic: %s: %s: cannot change it to %s: %s", nic->name,
 		      c->s ? c->s->name : "interrupts", c->new, nic->why);
-	else if (c->s)
+	else if (c->s && is_change(c))
 		print_change(nic, c->s->name, c->old, c->new);
 	else if (is_change(c))
 		print_irq(nic, c->queue, c->old, c->new);

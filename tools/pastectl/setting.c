@@ -210,6 +210,7 @@ const struct setting settings[] = {
 	  .bytes = 4,
 	  .best = "1024",
 	  .why = "shorter loses bursts, longer may want more chunks than there are" },
+	/* Before rx-usecs, which i40e does not take while this is on. */
 	{ .name = "adaptive-rx",
 	  .get = get_number,
 	  .set = set_number,
