@@ -280,6 +280,7 @@ struct paste_conn {
 	u64 netns;	    /* cookie; constant */
 	int rcvlowat;	    /* the socket's own; constant */
 	bool locked_rcvbuf; /* we set SOCK_RCVBUF_LOCK; socket lock */
+	bool clamped;	    /* we set TCP's window clamp; socket lock */
 };
 
 /* Errors of set-up calls carry a sentence to the caller. */
@@ -396,9 +397,10 @@ struct paste_conn *paste_tap_get(struct paste_queue *q, u32 handle); /* ERR_PTR 
 void paste_tap_put(struct paste_conn *c);			     /* any context */
 
 /* stream.c */
-void paste_stream_pull(struct paste_conn *c);	    /* socket lock, softirq or process */
-void paste_stream_resume(struct paste_queue *q);    /* process context */
-void paste_stream_fit_window(struct paste_conn *c); /* socket lock */
+void paste_stream_pull(struct paste_conn *c);	     /* socket lock, softirq or process */
+void paste_stream_resume(struct paste_queue *q);     /* process context */
+void paste_stream_fit_window(struct paste_conn *c);  /* socket lock */
+void paste_stream_free_window(struct paste_conn *c); /* socket lock */
 
 /* tx.c */
 int paste_tx_init(struct paste_queue *q);

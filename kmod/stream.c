@@ -269,7 +269,9 @@ static void stream_fit_rcvbuf(struct paste_conn *c)
  * does not learn that reckons with half of the buffer being payload. It would
  * promise the peer more than fits, and when that comes copy all that waits in
  * the socket into smaller packets. So after each packet let it promise what
- * still fits (rcv_ssthresh); it raises that by itself again. Socket lock held.
+ * still fits (rcv_ssthresh); it raises that by itself again, but not above the
+ * clamp: packets out of order raise it, too, and nobody tells us of these.
+ * Socket lock held.
  */
 void paste_stream_fit_window(struct paste_conn *c)
 {
@@ -277,13 +279,27 @@ void paste_stream_fit_window(struct paste_conn *c)
 	struct tcp_sock *tp = tcp_sk(c->sk);
 	u64 room;
 
-	if (!PASTE_TCP_ASSUMES_HALF || !READ_ONCE(c->q->nic_ifindex))
+	if (c->ended)
 		return;
+	if (!PASTE_TCP_ASSUMES_HALF || !READ_ONCE(c->q->nic_ifindex)) {
+		paste_stream_free_window(c);
+		return;
+	}
 	room = (u64)max(c->sk->sk_rcvbuf - atomic_read(&c->sk->sk_rmem_alloc), 0) * tp->advmss;
-	if ((u64)tp->rcv_ssthresh * frame <= room)
-		return;
 	window = max_t(u32, div_u64(room, frame), 2 * tp->advmss);
+	window = min_t(u32, window, tcp_win_from_space(c->sk, c->sk->sk_rcvbuf));
+	WRITE_ONCE(tp->window_clamp, window);
 	WRITE_ONCE(tp->rcv_ssthresh, min(tp->rcv_ssthresh, window));
+	c->clamped = true;
+}
+
+/* The clamp that TCP would have. Socket lock held. */
+void paste_stream_free_window(struct paste_conn *c)
+{
+	if (!c->clamped)
+		return;
+	WRITE_ONCE(tcp_sk(c->sk)->window_clamp, tcp_win_from_space(c->sk, c->sk->sk_rcvbuf));
+	c->clamped = false;
 }
 
 /* Read what there is. Socket lock held, softirq or process. */
@@ -325,6 +341,7 @@ void paste_stream_resume(struct paste_queue *q)
 		spin_unlock_bh(&q->slice->lock);
 		lock_sock(c->sk);
 		paste_stream_pull(c);
+		paste_stream_fit_window(c);
 		release_sock(c->sk);
 		paste_tap_put(c);
 		spin_lock_bh(&q->slice->lock);

@@ -188,6 +188,7 @@ static void tap_restore(struct paste_conn *c)
 	WRITE_ONCE(sk->sk_rcvlowat, c->rcvlowat);
 	if (c->locked_rcvbuf)
 		sk->sk_userlocks &= ~SOCK_RCVBUF_LOCK;
+	paste_stream_free_window(c);
 	rcu_assign_pointer(inet_csk(sk)->icsk_ulp_data, NULL);
 }
 
