@@ -97,6 +97,21 @@ count_results() {
 		END { print passed + 0, failed + 0, skipped + 0 }'
 }
 
+# Those that failed, and before each the last that was said of it.
+failed_results() {
+	awk '
+		/^[# \t]*(not )?ok [0-9]/ {
+			failed = /^[# \t]*not/
+			for (i = n > 4 ? n - 4 : 0; failed && i < n; i++)
+				print said[i]
+			if (failed)
+				print
+			n = 0
+			next
+		}
+		/^#/ { said[n++] = $0 }'
+}
+
 logs=build/check
 mkdir -p "$logs"
 passed=0 failed=0 skipped=0
@@ -144,7 +159,8 @@ finish_step() {
 		p=1
 	fi
 	echo "== $step: $p passed, $f failed, $s skipped, $((SECONDS - start_of[$1])) s"
-	[ "$f" = 0 ] || failures+="$(grep -aE '^[# \t]*not ok' "$logs/$step.log" || echo "$step has ended with status $2")"$'\n'
+	[ "$f" = 0 ] || failures+="$(failed_results < "$logs/$step.log")"$'\n'
+	[ "$2" = 0 ] || failures+="$step has ended with status $2"$'\n'
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 	unset "step_of[$1]" "start_of[$1]"
 }

@@ -22,7 +22,7 @@ if [ -z "${DAMAGE_ISOLATED:-}" ]; then
 fi
 [ "$DAMAGE_ISOLATED" = no ] || ip link set lo up
 
-port=60100
+port=20100 # below the ports that clients get: one of these in TIME_WAIT is in use for a server
 way=()    # options that every server gets
 rounds=10 # of random damage
 
@@ -164,7 +164,7 @@ refused() {
 	shift 2
 	before=$(sums)
 	kind_options "$name"
-	timeout 20 "$phttpd" -P 60099 -L 8 "${options[@]}" "$@" > "$work/out" 2> "$work/err" || status=$?
+	timeout 20 "$phttpd" -P 20099 -L 8 "${options[@]}" "$@" > "$work/out" 2> "$work/err" || status=$?
 	[ $status = 1 ] || fail "was not refused: status $status, $(tail -1 "$work/err")"
 	grep -Eqi -- "$word" "$work/err" || fail "'$(tail -1 "$work/err")' does not say '$word'"
 	status=0
@@ -215,7 +215,7 @@ t_kill_while_starting() {
 	pristine kv
 	kind_options kv
 	for i in $(seq 20); do
-		"$phttpd" -P 60099 "${options[@]}" -p $((1 + i % 3)) 2> "$work/err" &
+		"$phttpd" -P 20099 "${options[@]}" -p $((1 + i % 3)) 2> "$work/err" &
 		pid=$!
 		sleep "0.0$((i % 10))"
 		kill -9 $pid

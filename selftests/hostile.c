@@ -460,6 +460,8 @@ FIXTURE_VARIANT_ADD(hostile, hooked){ .wire = WIRE_NIC };
 
 FIXTURE_SETUP(hostile)
 {
+	int err;
+
 	hooked = variant->wire == WIRE_NIC;
 	if (hooked && !can_hook())
 		SKIP(return, "no NIC with zero copy");
@@ -467,7 +469,12 @@ FIXTURE_SETUP(hostile)
 	ASSERT_EQ(0, objects_read(self->before)) TH_LOG("no " DEVICE);
 	ASSERT_EQ(0, hooked ? server_open() : 0);
 	ASSERT_EQ(0, wire_open(variant->wire, HOOKED));
-	ASSERT_EQ(0, hooked ? hook() : server_open()) TH_LOG("%s", text);
+	err = hooked ? hook() : server_open();
+	if (err && hooked)
+		unhook();
+	if (err)
+		wire_close();
+	ASSERT_EQ(0, err) TH_LOG("%s", text);
 }
 
 FIXTURE_TEARDOWN(hostile)

@@ -379,6 +379,47 @@ static int bind_nic(int ifindex)
 	return err;
 }
 
+/* Which families' SYNs to the port are answered? A bit for each. */
+static unsigned int probe(__u16 port)
+{
+	static const struct segment syn = { .flags = TH_SYN, .win = 1000, .mss = 536 };
+	static __u32 client = FLOOD_CLIENT;
+	struct side other = { .flow = { .port = port } };
+	unsigned int answered = 0;
+	__u32 first = client;
+	__u8 b[2048];
+	struct reply r;
+	ssize_t n;
+
+	for (; client < first + 2; client++) {
+		other.flow.client = client;
+		other.flow.v6 = client & 1;
+		side_send(&other, &syn);
+	}
+	wire_flush();
+	marks_sent++;
+	sleep_ms(10);
+	while ((n = wire_read(b, sizeof(b))) > 0) {
+		__u32 i = frames_parse(b, n, &r) - first;
+
+		if (i < 2 && r.flags == (TH_SYN | TH_ACK))
+			answered |= 1 << i;
+	}
+	return answered;
+}
+
+/* The driver begins anew when a program comes, and is not back at once. */
+static bool nic_is_back(void)
+{
+	__u64 end = now_ms() + SOON;
+
+	while (probe(PORT) != 3 || probe(HOOKED) != 3) {
+		if (now_ms() > end)
+			return false;
+	}
+	return true;
+}
+
 /* Bind the NIC, and attach the connection that relay has made. */
 int hook(void)
 {
@@ -390,8 +431,10 @@ int hook(void)
 	err = err ?: bind_nic(ifindex);
 	if (err)
 		return err;
-	if (poll(&p, 1, SOON) != 1)
+	if (poll(&p, 1, SOON) != 1 || !nic_is_back())
 		return -ETIMEDOUT;
+	/* not those of the last run, which may still be in TIME_WAIT */
+	first_client = getpid() % 4096 * 2 * PAIRS;
 	marker_fd = accept4(p.fd, NULL, NULL, SOCK_CLOEXEC);
 	return queue_attach(&queue, marker_fd, 0, &marker);
 }
@@ -729,8 +772,11 @@ static bool take_syn_ack(struct side *s)
 {
 	const struct reply *r = &s->reply[0];
 
-	if (s->n_replies != 1 || r->flags != (TH_SYN | TH_ACK))
+	if (s->n_replies != 1 || r->flags != (TH_SYN | TH_ACK)) {
+		printf("# no SYN-ACK:\n");
+		show_side(s);
 		return false;
+	}
 	s->wscale = s->pair->syn.wscale ? r->wscale : 0;
 	s->edge = r->win;
 	s->n_replies = 0;

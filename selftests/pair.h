@@ -115,7 +115,7 @@ extern bool verbose;
 bool can_hook(void);
 int server_open(void);
 int hook(void);
-void unhook(void);
+void unhook(void); /* also after a hook() that failed */
 /* A context with a queue for the pairs; what they are like depends on the seed. */
 int paste_open(__u32 seed);
 void paste_close(void);

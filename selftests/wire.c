@@ -32,6 +32,7 @@
 
 static int wire_fd = -1;  /* the tap; or what the NIC sends */
 static int relay_fd = -1; /* to relay */
+static bool on_nic;
 static __u8 relay_buf[1 << 20];
 static size_t relay_len;
 
@@ -104,8 +105,8 @@ static void restore_settings(void)
 /* With $dev, $gw4 and $gw6. */
 static const char *const add_routes = "ip neigh replace $gw4 lladdr 02:00:00:09:01:02 dev $dev &&"
 				      "ip neigh replace $gw6 lladdr 02:00:00:09:01:02 dev $dev &&"
-				      "ip route add 10.64.0.0/10 via $gw4 dev $dev $route &&"
-				      "ip route add fd64::/16 via $gw6 dev $dev $route";
+				      "ip route replace 10.64.0.0/10 via $gw4 dev $dev $route &&"
+				      "ip route replace fd64::/16 via $gw6 dev $dev $route";
 
 static int set_routes(const char *dev, const char *gw4, const char *gw6, bool timers)
 {
@@ -181,7 +182,8 @@ static int start_relay(__u16 port)
 	    readlink("/proc/self/exe", self, sizeof(self) - 1) < 0)
 		return -errno;
 	*strrchr(self, '/') = 0;
-	snprintf(command, sizeof(command), "host --timeout 100000 %s/relay %s %u %u tap0 &", self,
+	snprintf(command, sizeof(command),
+		 "host --timeout 100000 %s/relay %s %u %u tap0 2>&1 | sed 's/^/# /' &", self,
 		 getenv("PASTE_ADDR"), RELAY_PORT, port);
 	if (system(command) || poll(&p, 1, SOON) != 1)
 		return -ETIMEDOUT;
@@ -197,6 +199,7 @@ static int open_nic(const char *nic, __u16 port)
 	char command[200];
 	int err;
 
+	on_nic = true;
 	memcpy(wire_ends.peer_mac, peer_mac, 6);
 	inet_pton(AF_INET, getenv("PASTE_ADDR"), wire_ends.server4);
 	inet_pton(AF_INET6, getenv("PASTE_ADDR6"), wire_ends.server6);
@@ -229,20 +232,23 @@ int wire_open(enum wire_kind kind, __u16 port)
 	int err = kind == WIRE_NIC ? open_nic(getenv("PASTE_IF"), port) :
 				     open_tap(kind == WIRE_TAP_TIMERS);
 
-	if (err || kind == WIRE_TAP_TIMERS)
-		return err;
 	if (kind == WIRE_NIC) /* a packet takes up a whole chunk */
 		settings[SET_RMEM].value = "4096 262144 262144";
-	return change_settings() ? 0 : -EIO;
+	if (!err && kind != WIRE_TAP_TIMERS && !change_settings())
+		err = -EIO;
+	if (err)
+		wire_close();
+	return err;
 }
 
+/* Also what was opened in part: the next test begins with the same NIC. */
 void wire_close(void)
 {
 	restore_settings();
-	if (relay_fd >= 0) {
+	if (relay_fd >= 0)
 		close(relay_fd);
+	if (on_nic)
 		close_nic(getenv("PASTE_IF"));
-	}
 	close(wire_fd);
 }
 
