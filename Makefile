@@ -14,7 +14,7 @@ DKMS_DIR := $(DESTDIR)/usr/src/paste-$(VERSION)
 Q := $(if $(filter 1,$(V)),,@)
 export V PREFIX DESTDIR
 
-.PHONY: all module lib tools deps demo check check-debug bench install uninstall dkms-install deb abi clean help
+.PHONY: all module lib tools deps demo check check-debug soak bench install uninstall dkms-install deb abi clean help
 
 all: module lib tools
 
@@ -49,6 +49,10 @@ check: deps
 check-debug:
 	$(Q)selftests/deps.sh --debug
 	$(Q)selftests/check-debug.sh
+
+# Hours. Goes on where it was stopped.
+soak: deps
+	$(Q)selftests/soak.sh
 
 # At most two and a half hours; QUICK=1: six minutes. For choices: selftests/bench/run.sh --help
 bench:
@@ -100,6 +104,7 @@ help:
 	@echo 'demo          requests per second with and without PASTE, in a VM with an emulated NIC'
 	@echo 'check         all tests: style, unit tests, VMs with 6.1 and 6.12'
 	@echo 'check-debug   the tests on kernels built with KASAN, lockdep and others: takes hours'
+	@echo 'soak          the long runs, hours: goes on where it was stopped'
 	@echo 'bench         servers with and without PASTE against each other, in VMs; QUICK=1: 6 minutes'
 	@echo 'install       lib, headers, man pages, tools and udev rule, below DESTDIR and PREFIX (/usr/local); dkms-install'
 	@echo 'uninstall     remove what install has installed'

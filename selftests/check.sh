@@ -8,7 +8,8 @@ usage: check.sh [--fast] [STEP...]
 make check: run the steps (all of them, or with --fast those that need no VM, or the named ones), two at a time where they do
 not disturb each other, and print, last, what has failed and "N passed, N failed, N skipped". The output of a step is shown when
 it ends, and kept in build/check/STEP.log. VM_OPTIONS has more options for vm/run.sh, PASTE_SLOW a factor for all time limits (a
-host with other work). Also by name: vm-KERNEL-i40e, and rate-KERNEL-NIC (rate.sh: figures, for a quiet machine). The steps are:
+host with other work). Also by name: endurance-, hostile- and fuzz-KERNEL, which make soak runs; and rate-KERNEL-NIC
+(rate.sh: figures, for a quiet machine). The steps are:
 END
 	printf '  %s\n' "${all[@]}"
 }
@@ -19,7 +20,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 fast=(build style unit store damage install-fast)
 # The first VM of a kernel has DKMS build the module, which the second one finds: not both at the same time.
-all=("${fast[@]}" vm-{6.12,6.1}-ixgbe install crash-{6.12,6.1} vm-{6.12,6.1}-virtio recovery-{6.12,6.1} demo)
+all=("${fast[@]}" vm-{6.12,6.1}-ixgbe install crash-{6.12,6.1} vm-{6.12,6.1}-{i40e,virtio} recovery-{6.12,6.1} demo)
 
 steps=()
 while [ $# -gt 0 ]; do
@@ -32,10 +33,11 @@ while [ $# -gt 0 ]; do
 done
 [ ${#steps[@]} -gt 0 ] || steps=("${all[@]}")
 
-# KIND-KERNEL-NIC
+# KIND-KERNEL[-NIC]
 run_in_vm() {
 	local kind kernel nic command options
-	IFS=- read -r kind kernel nic <<< "$1"
+	IFS=- read -r kind kernel nic <<< "$1-ixgbe"
+	nic=${nic%%-*}
 	read -ra options <<< "${VM_OPTIONS:-}"
 	[ "$kind" = rate ] || options=(--smp 2 "${options[@]}") # for NICs with two queues
 	case $kind-$nic in
@@ -44,6 +46,10 @@ run_in_vm() {
 	vm-i40e) command=(selftests/vm/suite.sh i40e hooked) ;;
 	vm-*) command=(selftests/vm/suite.sh "$nic") ;;
 	rate-*) command=(selftests/rate.sh) ;;
+	# of make soak
+	endurance-*) command=(env SOAK_SECONDS="${SOAK_SECONDS:-1800}" selftests/net.sh t_hooked_endurance) ;;
+	hostile-*) command=(env HOSTILE_SEQUENCES=50000 HOSTILE_SEED="$SRANDOM" selftests/vm/suite.sh "$nic" hostile) ;;
+	fuzz-*) command=(env FUZZ_SECONDS="${SOAK_SECONDS:-1800}" FUZZ_SEED="$SRANDOM" selftests/vm/suite.sh "$nic" fuzz) ;;
 	esac
 	case $kind-$nic in vm-ixgbe | vm-i40e) options+=(--pm 512M) ;; esac # xfs wants 300 MB
 	selftests/vm/run.sh --kernel "$kernel" --nic "$nic" --timeout 4200 "${options[@]}" -- "${command[@]}"
@@ -58,7 +64,7 @@ run_step() {
 	damage) selftests/damage.sh ;;
 	install-fast) selftests/install.sh --fast ;;
 	install) selftests/install.sh ;;
-	vm-* | rate-*) run_in_vm "$1" ;;
+	vm-* | rate-* | endurance-* | hostile-* | fuzz-*) run_in_vm "$1" ;;
 	crash-*) selftests/crash.sh --kernel "${1#crash-}" ;;
 	recovery-*)
 		selftests/vm/run.sh --kernel "${1#recovery-}" --nic none --no-module -- \

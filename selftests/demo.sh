@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # make demo: the same small HTTP server with epoll and with PASTE, on a stock kernel with the stock ixgbe driver on an emulated
-# NIC, under wrk with 50 connections. KERNEL=6.1 for the older kernel. The emulated CPU makes absolute numbers meaningless and
-# flatters batching: the ratio says which way, not how far. VM_OPTIONS has more options for vm/run.sh.
+# NIC, under wrk with 50 connections. KERNEL=6.1 for the older kernel, NIC=i40e for another driver. The emulated CPU makes
+# absolute numbers meaningless and flatters batching: the ratio says which way, not how far. VM_OPTIONS has more options for
+# vm/run.sh.
 #
 # Then the server keeps what it gets, where the NIC has put it: in a log in persistent memory. The VM's power is cut under
 # load, and after the next boot everything that a client outside saw acknowledged must be there.
@@ -85,7 +86,7 @@ if [ "${1:-}" = --in-guest ]; then
 else
 	make -s -C "$tree" lib tools
 	# shellcheck disable=SC2086 # several words
-	"$here/vm/run.sh" --kernel "${KERNEL:-6.12}" --nic ixgbe --timeout 300 ${VM_OPTIONS:-} -- "$here/demo.sh" --in-guest
+	"$here/vm/run.sh" --kernel "${KERNEL:-6.12}" --nic "${NIC:-ixgbe}" --timeout 300 ${VM_OPTIONS:-} -- "$here/demo.sh" --in-guest
 	cut_power
 	echo "demo: ok"
 fi

@@ -24,7 +24,7 @@ packages=(
 	dpkg-dev libattr1-dev libcap-ng-dev libfdt-dev libglib2.0-dev libpixman-1-dev meson ninja-build patch python3
 	qemu-system-data zlib1g-dev
 	# running the VM, and what the tests run in it and beside it
-	busybox-static cpio curl e2fsprogs ethtool iproute2 iputils-ping kmod ndctl netcat-openbsd nginx-light procps
+	busybox-static cpio curl e2fsprogs ethtool iproute2 iputils-ping jq kmod ndctl netcat-openbsd nginx-light procps
 	seabios tcpdump wrk xfsprogs
 )
 case ${1:-} in

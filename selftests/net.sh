@@ -1864,6 +1864,114 @@ t_store_zero_copy_needs_pm() {
 	serve_refused 'persistent memory' -d "$dir" -n -x -k
 }
 
+# --- commands that the documentation shows
+
+# Those in the first block of a section of the README, or of a page's examples, for the NIC, the addresses and the sizes that
+# there are here.
+documented() {
+	local file=$tree/$1
+	[ -e "$file" ] || skip "no $1"
+	case $1 in
+	*.md)
+		awk -v heading="## $2" '
+			/^## / { on = $0 == heading }
+			on && $0 == "```" { exit }
+			block { print }
+			on && $0 == "```sh" { block = 1 }' "$file"
+		;;
+	*)
+		awk '
+			/^\.SH / { on = $0 == ".SH EXAMPLES" }
+			$0 == ".EE" { block = 0 }
+			on && block { print }
+			$0 == ".EX" { block = 1 }' "$file" | sed "s/\\\\-/-/g; s/\\\\(aq/'/g"
+		;;
+	esac | sed "s/ *#.*//; s/\beth[01]\b/$nic/; s/192\.0\.2\.1/$PASTE_ADDR/; s|/mnt/pmem|${pm:-}|; s/-L 4096/-L 96/; s/-p 4/-p 2/"
+}
+
+# Run them as they are. A server is there until the next one comes, or somebody wants the NIC or to see what it has left.
+follow() {
+	local command commands
+	local PATH=$tree/build/tools:$PATH
+	commands=$(documented "$@")
+	[ -n "$commands" ] || fail "no commands in $*"
+	cd "$work"
+	while IFS= read -r command; do
+		echo "\$ $command"
+		case $command in phttpd* | 'pastectl nic'*) [ -z "${server:-}" ] || stop_documented ;; esac
+		case $command in
+		'ndctl create-namespace'*) ;; # not without labels, which this NVDIMM has none of
+		*--recover-only) eval "$command" ;;
+		phttpd*) serve_documented "$command" ;;
+		curl* | wrk* | head*) outside sh -c "cd $VM_RUN && $command" ;;
+		'pastectl stat -w'* | 'pastectl top') seen_for_a_moment "$command" ;;
+		*grep*) eval "$command" || [ $? = 1 ] ;; # there need not be any
+		*) eval "$command" ;;
+		esac || fail "$command: $?"
+	done <<< "$commands"
+	[ -z "${server:-}" ] || stop_documented
+}
+
+serve_documented() {
+	server_log=$work/server.$((++servers))
+	: > "$server_log"
+	sh -c "exec $1" 2> "$server_log" &
+	server=$!
+	poll 60 server_is_up || fail "$1: $(tail -1 "$server_log")"
+	[[ $1 != *" -i "* ]] || grep hooked "$server_log" || fail "$1: $(tail -1 "$server_log")"
+	poll_nic
+	outside curl -sS -o /dev/null --max-time $one_limit "$(url "$PASTE_ADDR")/" || fail "no answer"
+}
+
+stop_documented() {
+	stop
+	server=
+}
+
+seen_for_a_moment() {
+	timeout 3 sh -c "exec $1" || [ $? = 124 ]
+}
+
+t_hooked_documented_use() {
+	need_hook
+	pm_mount ext4
+	later "'$pastectl' nic restore $nic; poll_nic"
+	follow README.md Use
+	[ -s "$work/report" ] || fail "no report"
+}
+
+t_hooked_documented_pastectl() {
+	need_hook
+	command -v jq > /dev/null || skip "no jq"
+	set_two_channels
+	later "'$pastectl' nic restore $nic 2> /dev/null; poll_nic"
+	serve_hooked
+	load
+	follow tools/pastectl/pastectl.8
+	stop_load
+}
+
+t_pm_documented_phttpd() {
+	need_hook
+	pm_mount ext4
+	set_two_channels
+	outside sh -c "head -c 1000000 /dev/urandom > $VM_RUN/photo.jpg"
+	follow tools/phttpd/phttpd.1 > "$work/said" 2>&1
+	cat "$work/said"
+	grep -q 'records 1 bytes 1000000' "$work/said" || fail "it is not found again"
+}
+
+t_pm_documented_readme() {
+	need_hook
+	need_pm
+	later "umount /mnt"
+	wipefs -qa /dev/pmem0
+	outside sh -c "head -c 100000 /dev/urandom > $VM_RUN/photo"
+	follow README.md 'Persistent memory' > "$work/said" 2>&1
+	cat "$work/said"
+	grep -q 'records 1 bytes 100000' "$work/said" || fail "it is not found again"
+}
+
 # --- the module
 
 reload() {
