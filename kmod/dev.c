@@ -131,8 +131,9 @@ static void queue_free_work(struct work_struct *work)
 /*
  * 1. Nobody is in an ioctl or poll (they hold the file); nobody can find the
  *    queue for statistics any more.
- * 2. The NIC gives back its chunks.
- * 3. Connections become ordinary sockets; RCU: no callback knows the queue.
+ * 2. No connection is accepted any more. The NIC gives back its chunks.
+ * 3. Connections become ordinary sockets, those that it has accepted are closed;
+ *    RCU: no callback knows the queue.
  * 4. Sends: TCP gets copies of what it has still to send.
  * 5. The context's file, and with it maybe the context.
  * The queue's own memory goes with its last send.
@@ -145,6 +146,7 @@ static int queue_release(struct inode *inode, struct file *file)
 	queue_begin(q);
 	paste_queue_unlist(q);
 	mutex_lock(&ctx->lock);
+	paste_accept_stop(q);
 	paste_nic_unbind(q);
 	mutex_unlock(&ctx->lock);
 	paste_tap_detach_all(q);
@@ -288,6 +290,7 @@ static void sync_batch(struct paste_queue *q)
 	paste_tx_complete(q); /* makes room in comp, and frees chunks */
 	paste_tx_resume(q);
 	paste_tx_batch(q);
+	paste_accept_run(q);
 	paste_stream_resume(q);
 	paste_nic_refill_soon(q);
 }
@@ -305,6 +308,7 @@ static int queue_do_sync(struct paste_queue *q, struct paste_ioc_sync *a)
 		sync_busy(q, a->busy_us);
 	if (a->wait_us && !paste_queue_ready(q))
 		err = sync_wait(q, a->wait_us);
+	paste_accept_run(q);
 	paste_tx_complete(q);
 	if (READ_ONCE(q->dead))
 		return -EIO;
@@ -339,6 +343,7 @@ struct dev_call {
 		struct paste_ioc_attach attach;
 		struct paste_ioc_detach detach;
 		struct paste_ioc_quota quota;
+		struct paste_ioc_accept accept;
 		struct paste_ioc_sync sync;
 		struct paste_ioc_stats stats;
 		struct paste_ioc_conn conn;
@@ -481,6 +486,24 @@ static int call_quota(struct dev_call *c)
 	return paste_tap_set_quota(c->q, c->a.quota.conn, c->a.quota.quota);
 }
 
+static int call_accept(struct dev_call *c)
+{
+	struct paste_ioc_accept *a = &c->a.accept;
+
+	if (READ_ONCE(c->q->dead))
+		return -EIO;
+	if (a->flags)
+		return paste_fail(&c->text, -EOPNOTSUPP, "flags: unknown bits %#x", a->flags);
+	if (a->quota > c->q->rx.mask + 1)
+		return paste_fail(&c->text, -EINVAL, "quota: %u is more than the ring's %u entries",
+				  a->quota, c->q->rx.mask + 1);
+	if (a->fd != -1)
+		return paste_accept_start(c->q, a, &c->text);
+	return paste_accept_stop(c->q) ?
+		       paste_fail(&c->text, -ENXIO, "the queue has no listening socket") :
+		       0;
+}
+
 static int call_sync(struct dev_call *c)
 {
 	int err;
@@ -538,6 +561,7 @@ static const struct dev_ioctl queue_ioctls[] = {
 	DEV_IOCTL(ATTACH, paste_ioc_attach, DEV_SETUP | DEV_TEXT, call_attach, undo_attach),
 	DEV_IOCTL(DETACH, paste_ioc_detach, DEV_SETUP | DEV_IN, call_detach),
 	DEV_IOCTL(QUOTA, paste_ioc_quota, DEV_IN, call_quota),
+	DEV_IOCTL(ACCEPT, paste_ioc_accept, DEV_SETUP | DEV_TEXT | DEV_IN, call_accept),
 	DEV_IOCTL(NIC_BIND, paste_ioc_nic_bind, DEV_SETUP | DEV_TEXT, call_nic_bind, undo_nic_bind),
 	DEV_IOCTL(NIC_UNBIND, paste_ioc_nic_unbind, DEV_SETUP | DEV_IN, call_nic_unbind),
 	{}
@@ -669,8 +693,9 @@ int paste_dev_init(void)
 	BUILD_BUG_ON(sizeof(struct paste_ioc_attach) != PASTE_ATTACH_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_detach) != PASTE_DETACH_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_quota) != PASTE_QUOTA_SIZE_VER0);
+	BUILD_BUG_ON(sizeof(struct paste_ioc_accept) != PASTE_ACCEPT_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_sync) != PASTE_SYNC_SIZE_VER0);
-	BUILD_BUG_ON(sizeof(struct paste_ioc_stats) != PASTE_STATS_SIZE_VER1);
+	BUILD_BUG_ON(sizeof(struct paste_ioc_stats) != PASTE_STATS_SIZE_VER2);
 	BUILD_BUG_ON(sizeof(struct paste_ioc_conn) != PASTE_CONN_SIZE_VER0);
 	BUILD_BUG_ON(sizeof(struct paste_rx) != 16);
 	BUILD_BUG_ON(sizeof(struct paste_tx) != 24);

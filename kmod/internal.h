@@ -4,8 +4,8 @@
  *
  * Calls go one way:
  *
- *   main -> dev -> { nic -> { xsk, rx }, tap -> stream, tx } -> queue -> pool ->
- *   pmem
+ *   main -> dev -> { nic -> { xsk, rx }, accept -> tap -> stream, tx } -> queue ->
+ *   pool -> pmem
  *
  *   RX  nic.c (our NAPI) -> rx.c (frame to skb) -> TCP -> tap.c (callbacks) ->
  *       stream.c (skb to rx entries) -> queue.c (ring, wakeup)
@@ -15,7 +15,8 @@
  * Locking
  * -------
  *
- *   ctx->lock          mutex. Set-up: pool, list of queues, NIC bindings.
+ *   ctx->lock          mutex. Set-up: pool, list of queues, NIC bindings,
+ *                      listeners, new connections.
  *    rtnl              inside ctx->lock (kernel_bind() takes it). Protects the
  *                      list of bindings in nic.c.
  *    socket lock       inside ctx->lock. TCP calls our callbacks with it held:
@@ -27,7 +28,7 @@
  *                      queue's lock is its slice's: whoever delivers needs both.
  *                      Never two slices at once.
  *
- * Nothing of ours is taken in the AF_XDP wait-queue callback and in ubuf
+ * Nothing of ours is taken in the wait-queue callbacks (AF_XDP, listener) and in ubuf
  * completions (irqs off or any context): they use napi_schedule(), llist_add()
  * and wake_up().
  *
@@ -49,7 +50,9 @@
  *               Who takes it out of ctx->conns (detach, CLOSE, or the socket's
  *               destruction) undoes the attach. Freed by RCU, with its hold on
  *               the struct sock. The socket's file is never held: close(2) by
- *               the application must close the connection.
+ *               the application must close the connection. One that we have
+ *               accepted has no file; who undoes its attach closes it.
+ *   listener    its file is held until the queue no longer accepts, or closes.
  */
 #ifndef PASTE_INTERNAL_H
 #define PASTE_INTERNAL_H
@@ -167,6 +170,14 @@ struct paste_bell {
 	struct timer_list late;
 };
 
+/* The listening socket of a queue, see accept.c. */
+struct paste_listener {
+	struct socket *sock;	       /* its file is counted; NULL: none; ctx->lock */
+	u32 quota;		       /* of its connections; ctx->lock */
+	bool come;		       /* there may be connections to accept; any context */
+	struct wait_queue_entry entry; /* on sock */
+};
+
 #define PASTE_Q_SYNCING 0 /* bit in queue->state: a thread is in sync */
 
 struct paste_queue {
@@ -204,6 +215,7 @@ struct paste_queue {
 	u32 rcv_share;		     /* most that a socket's receive buffer may be */
 	struct delayed_work tx_work; /* see tx.c */
 	struct work_struct free_work;
+	struct paste_listener listener;
 	struct paste_nic __rcu *nic; /* ctx->lock, RCU */
 	u32 nic_ifindex, nic_queue;  /* ctx->lock; read without it for statistics */
 	u64 stat[PASTE_STAT_N];
@@ -264,6 +276,7 @@ struct paste_conn {
 	bool ended;		  /* the end entry is in the ring */
 	bool skip_urgent;	  /* the next byte is the urgent one */
 	bool sending;		  /* in tcp_sendmsg_locked() */
+	bool unannounced;	  /* accepted, and the application does not know yet */
 	u8 stop;		  /* why the actor stopped: PASTE_STAT_STALL_* or 0 */
 	u32 quota;		  /* most entries of an epoch; 0: the application wants none */
 	u32 used;		  /* entries of this epoch; slice->lock as well */
@@ -277,10 +290,11 @@ struct paste_conn {
 	struct list_head ready; /* in q->sendable */
 
 	/* set at attach */
-	u64 netns;	    /* cookie; constant */
-	int rcvlowat;	    /* the socket's own; constant */
-	bool locked_rcvbuf; /* we set SOCK_RCVBUF_LOCK; socket lock */
-	bool clamped;	    /* we set TCP's window clamp; socket lock */
+	struct socket *sock; /* ours, with no file; NULL: it is the application's; constant */
+	u64 netns;	     /* cookie; constant */
+	int rcvlowat;	     /* the socket's own; constant */
+	bool locked_rcvbuf;  /* we set SOCK_RCVBUF_LOCK; socket lock */
+	bool clamped;	     /* we set TCP's window clamp; socket lock */
 };
 
 /* Errors of set-up calls carry a sentence to the caller. */
@@ -292,6 +306,8 @@ static inline __printf(3, 4) int paste_fail(struct paste_text *text, int err, co
 {
 	va_list args;
 
+	if (!text) /* nobody asked */
+		return err;
 	va_start(args, fmt);
 	vscnprintf(text->s, PASTE_TEXT_MAX, fmt, args);
 	va_end(args);
@@ -385,13 +401,20 @@ void paste_rx_del_flow(struct paste_conn *c);
 int paste_rx_init_flows(struct paste_queue *q);
 u32 paste_rx_copy_reason(const void *data); /* any context */
 
+/* accept.c */
+int paste_accept_start(struct paste_queue *q, struct paste_ioc_accept *a,
+		       struct paste_text *text); /* ctx->lock */
+int paste_accept_stop(struct paste_queue *q);	 /* ctx->lock */
+void paste_accept_run(struct paste_queue *q);	 /* SYNCING */
+
 /* tap.c */
 int paste_tap_attach(struct paste_queue *q, struct paste_ioc_attach *a,
-		     struct paste_text *text);			       /* ctx->lock */
-int paste_tap_detach(struct paste_queue *q, u32 handle);	       /* process context */
-int paste_tap_set_quota(struct paste_queue *q, u32 handle, u32 quota); /* process context */
-int paste_tap_info(struct paste_ctx *ctx, struct paste_ioc_conn *a);   /* process context */
-void paste_tap_detach_conn(struct paste_conn *c);		       /* process context */
+		     struct paste_text *text);				    /* ctx->lock */
+int paste_tap_adopt(struct paste_queue *q, struct socket *sock, u32 quota); /* ctx->lock */
+int paste_tap_detach(struct paste_queue *q, u32 handle);		    /* process context */
+int paste_tap_set_quota(struct paste_queue *q, u32 handle, u32 quota);	    /* process context */
+int paste_tap_info(struct paste_ctx *ctx, struct paste_ioc_conn *a);	    /* process context */
+void paste_tap_detach_conn(struct paste_conn *c);			    /* process context */
 void paste_tap_detach_all(struct paste_queue *q); /* process context; waits for RCU */
 struct paste_conn *paste_tap_get(struct paste_queue *q, u32 handle); /* ERR_PTR */
 void paste_tap_put(struct paste_conn *c);			     /* any context */

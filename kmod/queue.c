@@ -268,7 +268,7 @@ u32 paste_queue_comp_unread(const struct paste_queue *q)
 bool paste_queue_ready(struct paste_queue *q)
 {
 	return paste_queue_rx_unread(q) || paste_queue_comp_unread(q) || !llist_empty(&q->done) ||
-	       READ_ONCE(q->dead);
+	       READ_ONCE(q->listener.come) || READ_ONCE(q->dead);
 }
 
 static bool queue_visible(struct paste_ctx *ctx, struct paste_queue *q)

@@ -302,6 +302,20 @@ void paste_stream_free_window(struct paste_conn *c)
 	c->clamped = false;
 }
 
+/* An accepted connection's first entry tells the application of it. */
+static void stream_announce(struct paste_conn *c)
+{
+	struct stream_walk w = { .c = c, .q = c->q };
+
+	spin_lock_bh(&c->q->slice->lock);
+	if (stream_may_push(c, c->q)) {
+		trace_paste_deliver(c->q->id, stream_push(&w, 0, 0, 0, PASTE_RX_NEW));
+		paste_queue_publish(c->q);
+		c->unannounced = false;
+	}
+	spin_unlock_bh(&c->q->slice->lock);
+}
+
 /* Read what there is. Socket lock held, softirq or process. */
 void paste_stream_pull(struct paste_conn *c)
 {
@@ -311,10 +325,14 @@ void paste_stream_pull(struct paste_conn *c)
 		return;
 	stream_fit_rcvbuf(c);
 	WRITE_ONCE(c->stop, 0);
-	do {
+	if (unlikely(c->unannounced))
+		stream_announce(c);
+	while (!c->stop) {
 		desc.count = 1;
 		tcp_read_sock(c->sk, &desc, stream_actor);
-	} while (!c->stop && stream_urgent(c));
+		if (c->stop || !stream_urgent(c))
+			break;
+	}
 	if (!c->stop)
 		stream_end(c);
 	if (c->stop)

@@ -239,8 +239,8 @@ static void tap_own_bytes(struct sock *sk, struct sk_buff *skb)
 }
 
 /*
- * A detached socket keeps what it has received, but may not keep persistent
- * memory. After RCU: then the packets have arrived that had found the flow
+ * A detached socket keeps what it has received (a closed one, what it has got
+ * out of order), but may not keep persistent memory. After RCU: then the packets have arrived that had found the flow
  * attached.
  */
 static void tap_leave_work(struct work_struct *work)
@@ -265,7 +265,7 @@ static void tap_leave_pool(struct paste_conn *c)
 	queue_rcu_work(paste_wq, &c->leave);
 }
 
-/* Make it an ordinary socket again, unless somebody else is doing so. */
+/* Make it an ordinary socket again (or none, if it is ours), unless somebody else is doing so. */
 void paste_tap_detach_conn(struct paste_conn *c)
 {
 	struct sock *sk = c->sk;
@@ -280,7 +280,9 @@ void paste_tap_detach_conn(struct paste_conn *c)
 	}
 	tap_dismantle(c);
 	release_sock(sk);
-	tap_leave_pool(c);
+	if (c->sock)
+		sock_release(c->sock);
+	tap_leave_pool(c); /* also one that is closed: TCP may keep it for a while */
 	paste_tap_put(c);
 }
 
@@ -377,7 +379,8 @@ void paste_tap_detach_all(struct paste_queue *q)
 /* May this socket be ours? Socket lock held. */
 static int tap_check(struct sock *sk, struct paste_text *text)
 {
-	if (!((1 << sk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT)))
+	/* SYN_RECV: with TCP_FASTOPEN only, nobody sees others before they are connected */
+	if (!((1 << sk->sk_state) & (TCPF_ESTABLISHED | TCPF_CLOSE_WAIT | TCPF_SYN_RECV)))
 		return paste_fail(text, -ENOTCONN, "fd: the socket is not connected");
 	if (tcp_sk(sk)->repair)
 		return paste_fail(text, -EINVAL, "fd: the socket is in TCP_REPAIR mode");
@@ -448,23 +451,30 @@ static int tap_attach_locked(struct paste_conn *c, struct paste_text *text)
 	return 0;
 }
 
-static int tap_attach_sock(struct paste_queue *q, struct sock *sk, struct paste_ioc_attach *a,
-			   struct paste_text *text)
+/* ours: nobody else has the socket. *handle is for the caller. */
+static int tap_attach_sock(struct paste_queue *q, struct socket *sock, bool ours, u32 quota,
+			   u32 *handle, struct paste_text *text)
 {
+	struct sock *sk = sock->sk;
 	struct paste_conn *c;
 	int err;
 
-	if ((sk->sk_family != AF_INET && sk->sk_family != AF_INET6) || !sk_is_tcp(sk))
-		return paste_fail(text, -EPROTONOSUPPORT, "fd: not a TCP socket");
-	c = tap_alloc(q, sk, a->quota);
+	c = tap_alloc(q, sk, quota);
 	if (!c)
 		return -ENOMEM;
+	if (ours) {
+		c->sock = sock;
+		c->unannounced = true;
+		/* who closes it must not have to wait: tx.c's work, say, which others need */
+		if (sk->sk_lingertime)
+			sock_reset_flag(sk, SOCK_LINGER);
+	}
 	err = tap_alloc_handle(q->ctx, c);
 	if (err) {
 		paste_fail(text, err, "no handle for another connection");
 		goto err_free;
 	}
-	a->conn = c->handle;
+	*handle = c->handle;
 	atomic64_inc(&paste_made[PASTE_OBJ_CONN]);
 	lock_sock(sk);
 	err = tap_attach_locked(c, text);
@@ -485,6 +495,7 @@ err_free:
 int paste_tap_attach(struct paste_queue *q, struct paste_ioc_attach *a, struct paste_text *text)
 {
 	struct socket *sock;
+	struct sock *sk;
 	int err;
 
 	lockdep_assert_held(&q->ctx->lock);
@@ -498,7 +509,20 @@ int paste_tap_attach(struct paste_queue *q, struct paste_ioc_attach *a, struct p
 	sock = sockfd_lookup(a->fd, &err);
 	if (!sock)
 		return paste_fail(text, err, "fd: %d is not a socket", a->fd);
-	err = tap_attach_sock(q, sock->sk, a, text);
+	sk = sock->sk;
+	if ((sk->sk_family != AF_INET && sk->sk_family != AF_INET6) || !sk_is_tcp(sk))
+		err = paste_fail(text, -EPROTONOSUPPORT, "fd: not a TCP socket");
+	else
+		err = tap_attach_sock(q, sock, false, a->quota, &a->conn, text);
 	sockfd_put(sock);
 	return err;
+}
+
+/* A connection that was accepted. After an error the socket is the caller's. */
+int paste_tap_adopt(struct paste_queue *q, struct socket *sock, u32 quota)
+{
+	u32 handle;
+
+	lockdep_assert_held(&q->ctx->lock);
+	return tap_attach_sock(q, sock, true, quota, &handle, NULL);
 }

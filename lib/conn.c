@@ -12,6 +12,18 @@
 
 #include "internal.h"
 
+/* On failure the context gets the text that the module wrote. */
+static int call(struct pasteq *q, const char *what, unsigned long cmd, void *io, char *text)
+{
+	int err = paste_sys_ioctl(q->fd, cmd, io);
+
+	if (err) {
+		paste_fail(text, what, err);
+		memcpy(q->ctx->text, text, sizeof(q->ctx->text));
+	}
+	return err;
+}
+
 int paste_attach(struct pasteq *q, int sockfd, __u32 quota, __u32 *conn)
 {
 	struct paste_ioc_attach io = { .size = sizeof(io), .fd = sockfd, .quota = quota };
@@ -19,15 +31,19 @@ int paste_attach(struct pasteq *q, int sockfd, __u32 quota, __u32 *conn)
 	int err;
 
 	io.text = paste_ptr(text);
-	err = paste_sys_ioctl(q->fd, PASTE_IOC_ATTACH, &io);
-	if (err) {
-		paste_fail(text, "attach", err);
-		memcpy(q->ctx->text, text, sizeof(q->ctx->text));
-		return err;
-	}
-	if (conn)
+	err = call(q, "attach", PASTE_IOC_ATTACH, &io, text);
+	if (!err && conn)
 		*conn = io.conn;
-	return 0;
+	return err;
+}
+
+int paste_accept(struct pasteq *q, int listenfd, __u32 quota)
+{
+	struct paste_ioc_accept io = { .size = sizeof(io), .fd = listenfd, .quota = quota };
+	char text[PASTE_TEXT_MAX] = "";
+
+	io.text = paste_ptr(text);
+	return call(q, "accept", PASTE_IOC_ACCEPT, &io, text);
 }
 
 int paste_detach(struct pasteq *q, __u32 conn)

@@ -136,6 +136,7 @@ int paste_fill_all(struct pasteq *q);
 int paste_attach(struct pasteq *q, int sockfd, __u32 quota, __u32 *conn);
 int paste_detach(struct pasteq *q, __u32 conn);
 int paste_quota(struct pasteq *q, __u32 conn, __u32 quota);
+int paste_accept(struct pasteq *q, int listenfd, __u32 quota);
 int paste_listen(const struct sockaddr *addr, socklen_t len, int backlog, unsigned index,
 		 unsigned n, int *fd);
 

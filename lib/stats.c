@@ -60,6 +60,8 @@ static const char *const names[] = {
 	[PASTE_STAT_BATCH_ENTRIES] = "batch_entries",
 	[PASTE_STAT_DOORBELLS] = "doorbells",
 	[PASTE_STAT_DOORBELLS_LATE] = "doorbells_late",
+	[PASTE_STAT_ACCEPTS] = "accepts",
+	[PASTE_STAT_ACCEPT_LOST] = "accept_lost",
 };
 
 _Static_assert(sizeof(names) / sizeof(names[0]) == PASTE_STAT_N, "a counter has no name");

@@ -111,7 +111,7 @@ words='page_poison=1 kmemleak=on watchdog_thresh=60'
 # run_vm KERNEL: build what is needed and run the tests.
 run_vm() {
 	local dir modules ko parts
-	read -ra parts <<< "${SUITE_PARTS:-uapi conn ring life hook pmem hostile net damage fuzz fail_nth}"
+	read -ra parts <<< "${SUITE_PARTS:-uapi conn accept ring life hook pmem hostile net damage fuzz fail_nth}"
 	dir=$(selftests/vm/kernel.sh "$1") || return
 	modules=$(echo "$dir"/lib/modules/*)
 	say "$1: the module"

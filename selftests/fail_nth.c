@@ -306,6 +306,41 @@ TEST_F_TIMEOUT(fail, detach__any_fault, 300)
 	EXPECT_TRUE(still_good(&self->q, &self->s, &self->peer));
 }
 
+/* What there is now: detached and forgotten, and another connection with data waits to be accepted. */
+static void accept_again(struct queue *q, __u16 port, int *client)
+{
+	struct paste_rx e;
+
+	queue_sync(q, 0, 0);
+	while (rx_take(q, &e)) {
+		if (e.flags & PASTE_RX_NEW)
+			queue_detach(q, e.conn);
+		else if (e.len)
+			fill_put(q, e.chunk);
+	}
+	close(*client);
+	*client = tcp_connect(AF_INET6, port);
+	if (send(*client, "hello", 5, 0) != 5)
+		perror("# send");
+}
+
+TEST_F_TIMEOUT(fail, accept__any_fault, 300)
+{
+	int l, client = -1;
+	__u16 port;
+
+	l = tcp_listen(AF_INET6, &port);
+	SWEEP(queue_accept(&self->q, l, 0), ASSERT_EQ(0, queue_accept(&self->q, -1, 0)));
+	ASSERT_EQ(0, queue_accept(&self->q, l, 0));
+	accept_again(&self->q, port, &client);
+	SWEEP(queue_sync(&self->q, 0, 0), accept_again(&self->q, port, &client));
+	accept_again(&self->q, port, &client);
+	close(client);
+	ASSERT_EQ(0, queue_accept(&self->q, -1, 0));
+	close(l);
+	EXPECT_TRUE(still_good(&self->q, &self->s, &self->peer));
+}
+
 TEST_F_TIMEOUT(fail, info_and_stats__any_fault, 120)
 {
 	struct paste_ioc_info info;

@@ -418,6 +418,34 @@ static void op_attach(void)
 		conns[below(N_CONN)] = a.conn;
 }
 
+/* Sockets that listen, mostly; or no more. */
+static void op_accept(void)
+{
+	struct paste_ioc_accept a = { .size = sizeof(a), .fd = any_socket(), .quota = below(64) };
+
+	if (once_in(3))
+		a.fd = -1;
+	else if (once_in(2))
+		listen(a.fd, 5);
+	call(get(&queue_fd[below(N_QUEUE)]), PASTE_IOC_ACCEPT, &a);
+}
+
+/* To a socket of ours, which may listen. */
+static void op_connect(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET };
+	socklen_t len = sizeof(a);
+	int fd;
+
+	if (getsockname(any_socket(), (void *)&a, &len) || a.sin_family != AF_INET)
+		return;
+	a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	connect(fd, (void *)&a, sizeof(a));
+	send(fd, "hello", below(6), MSG_DONTWAIT | MSG_NOSIGNAL);
+	set(&peer_fd[below(N_SOCK)], fd);
+}
+
 static __u32 any_conn(void)
 {
 	__u32 conn = conns[below(N_CONN)];
@@ -594,6 +622,8 @@ static void take_entries(unsigned int q)
 {
 	struct paste_ioc_queue g = geo[q];
 
+	/* one of those that there have been: maybe one that the queue has accepted */
+	conns[below(N_CONN)] = *word(kern_at(q), g.rx.desc + below(16) * sizeof(struct paste_rx));
 	*word(user_at(q), g.rx.cons) = *word(kern_at(q), g.rx.prod);
 	*word(user_at(q), g.comp.cons) = *word(kern_at(q), g.comp.prod);
 }
@@ -656,7 +686,7 @@ static void op_scribble(void)
 static const unsigned long commands[] = {
 	PASTE_IOC_INFO,	    PASTE_IOC_POOL,	  PASTE_IOC_QUEUE,  PASTE_IOC_STATS,
 	PASTE_IOC_NIC_BIND, PASTE_IOC_NIC_UNBIND, PASTE_IOC_ATTACH, PASTE_IOC_DETACH,
-	PASTE_IOC_QUOTA,    PASTE_IOC_SYNC,	  PASTE_IOC_CONN,
+	PASTE_IOC_QUOTA,    PASTE_IOC_SYNC,	  PASTE_IOC_CONN,   PASTE_IOC_ACCEPT,
 };
 
 /* Any call on any fd, with an argument that is good in some words, maybe in memory that changes meanwhile. */
@@ -820,7 +850,7 @@ static const struct {
 	{ op_sends, 25 },   { op_fills, 20 },	 { op_take, 20 },	 { op_scribble, 5 },
 	{ op_ioctl, 15 },   { op_stats, 2 },	 { op_foreign_io, 4 },	 { op_bind, 3 },
 	{ op_unbind, 1 },   { op_xsk, 2 },	 { op_scribble_xsk, 2 }, { op_fork, 2 },
-	{ op_conns, 4 },
+	{ op_conns, 4 },    { op_accept, 3 },	 { op_connect, 6 },
 };
 
 static void run_op(void)

@@ -20,14 +20,29 @@
 #include "util.h"
 #include "harness.h"
 
-/* Two queues with two connections each, all of them busy. */
+/* Two queues with two connections each, all of them busy. The last one was accepted by its queue. */
 struct world {
 	struct ctx ctx;
 	struct queue q[2];
-	int sv[4][2];
+	int sv[4][2]; /* of the last one: the listener, and the peer's end */
 	__u32 conn[4];
 	struct peer peer[4];
 };
+
+static int accept_last(struct world *w)
+{
+	struct paste_rx e;
+	__u16 port;
+	int err;
+
+	w->sv[3][0] = tcp_listen(AF_INET6, &port);
+	w->sv[3][1] = tcp_connect(AF_INET6, port);
+	err = queue_accept(&w->q[1], w->sv[3][0], 0);
+	if (!err && (!rx_wait(&w->q[1], &e, SOON) || !(e.flags & PASTE_RX_NEW)))
+		err = -ETIMEDOUT;
+	w->conn[3] = e.conn;
+	return err;
+}
 
 static int world_make(struct world *w, __u32 chunk_size)
 {
@@ -41,11 +56,13 @@ static int world_make(struct world *w, __u32 chunk_size)
 		if (!err)
 			fill_slice(&w->q[i]);
 	}
-	for (int i = 0; i < 4 && !err; i++) {
+	for (int i = 0; i < 3 && !err; i++) {
 		err = tcp_pair(i & 1 ? AF_INET6 : AF_INET, w->sv[i]);
 		err = err ?: queue_attach(&w->q[i / 2], w->sv[i][0], 0, &w->conn[i]);
-		peer_init(&w->peer[i], w->sv[i][1]);
 	}
+	err = err ?: accept_last(w);
+	for (int i = 0; i < 4 && !err; i++)
+		peer_init(&w->peer[i], w->sv[i][1]);
 	return err;
 }
 

@@ -138,13 +138,18 @@ SIZE(paste_ioc_quota, PASTE_QUOTA_SIZE_VER0);
 AT(paste_ioc_quota, conn, 8);
 AT(paste_ioc_quota, quota, 12);
 
+SIZE(paste_ioc_accept, PASTE_ACCEPT_SIZE_VER0);
+AT(paste_ioc_accept, text, 8);
+AT(paste_ioc_accept, fd, 16);
+AT(paste_ioc_accept, quota, 20);
+
 SIZE(paste_ioc_sync, PASTE_SYNC_SIZE_VER0);
 AT(paste_ioc_sync, busy_us, 8);
 AT(paste_ioc_sync, wait_us, 12);
 AT(paste_ioc_sync, n_rx, 16);
 AT(paste_ioc_sync, n_comp, 20);
 
-SIZE(paste_ioc_stats, PASTE_STATS_SIZE_VER1);
+SIZE(paste_ioc_stats, PASTE_STATS_SIZE_VER2);
 AT(paste_ioc_stats, id, 8);
 AT(paste_ioc_stats, pid, 12);
 AT(paste_ioc_stats, ifindex, 16);
@@ -212,6 +217,7 @@ FIXTURE(ioctl)
 		struct paste_ioc_attach attach;
 		struct paste_ioc_detach detach;
 		struct paste_ioc_quota quota;
+		struct paste_ioc_accept accept;
 	} a;
 };
 
@@ -251,7 +257,7 @@ FIXTURE_VARIANT_ADD(ioctl, queue){
 
 FIXTURE_VARIANT_ADD(ioctl, stats){
 	.cmd = PASTE_IOC_STATS,
-	.size = PASTE_STATS_SIZE_VER1,
+	.size = PASTE_STATS_SIZE_VER2,
 	.shortest = PASTE_STATS_SIZE_VER0,
 	.kind = POOL,
 	.resv = offsetof(struct paste_ioc_stats, resv),
@@ -304,6 +310,13 @@ FIXTURE_VARIANT_ADD(ioctl, quota){
 	.result = -ENOENT,
 };
 
+FIXTURE_VARIANT_ADD(ioctl, accept){
+	.cmd = PASTE_IOC_ACCEPT,
+	.size = PASTE_ACCEPT_SIZE_VER0,
+	.kind = QUEUE,
+	.result = -ENXIO,
+};
+
 FIXTURE_VARIANT_ADD(ioctl, sync){
 	.cmd = PASTE_IOC_SYNC,
 	.size = PASTE_SYNC_SIZE_VER0,
@@ -346,6 +359,9 @@ FIXTURE_SETUP(ioctl)
 		break;
 	case PASTE_IOC_ATTACH:
 		self->a.attach.fd = -1;
+		break;
+	case PASTE_IOC_ACCEPT:
+		self->a.accept.fd = -1;
 		break;
 	case PASTE_IOC_DETACH:
 		self->a.detach.conn = 0x10001;
@@ -509,6 +525,7 @@ TEST_F(ioctl, pointer__readonly)
 	switch (variant->cmd) {
 	case PASTE_IOC_DETACH:
 	case PASTE_IOC_QUOTA:
+	case PASTE_IOC_ACCEPT:
 	case PASTE_IOC_NIC_UNBIND: /* nothing is written back */
 		EXPECT_EQ(variant->result, request(self, variant, p));
 		return;

@@ -278,6 +278,19 @@ int queue_attach(struct queue *q, int sock, __u32 quota, __u32 *conn)
 	return err;
 }
 
+int queue_accept(struct queue *q, int listener, __u32 quota)
+{
+	struct paste_ioc_accept a = {
+		.size = sizeof(a),
+		.text = (uintptr_t)text,
+		.fd = listener,
+		.quota = quota,
+	};
+
+	text[0] = 0;
+	return call(q->fd, PASTE_IOC_ACCEPT, &a);
+}
+
 int queue_detach(struct queue *q, __u32 conn)
 {
 	struct paste_ioc_detach d = { .size = sizeof(d), .conn = conn };
@@ -343,8 +356,10 @@ __u32 ring_ready(const struct ring *r)
 
 static bool rx_is_good(const struct queue *q, const struct paste_rx *e)
 {
-	if (!e->conn || e->flags & ~(PASTE_RX_COPIED | PASTE_RX_FIN | PASTE_RX_ERR))
+	if (!e->conn || e->flags & ~(PASTE_RX_COPIED | PASTE_RX_FIN | PASTE_RX_ERR | PASTE_RX_NEW))
 		return false;
+	if (e->flags & PASTE_RX_NEW)
+		return e->flags == PASTE_RX_NEW && !e->len && !e->chunk && !e->err;
 	if (e->flags & (PASTE_RX_FIN | PASTE_RX_ERR))
 		return !e->len &&
 		       (e->flags & PASTE_RX_FIN ? !e->err : e->err && !(e->flags & PASTE_RX_FIN));

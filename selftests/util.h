@@ -94,6 +94,7 @@ void queue_unmap(struct queue *q);
 void queue_close(struct queue *q);
 int queue_sync(struct queue *q, __u32 busy_us, __u32 wait_us);
 int queue_attach(struct queue *q, int sock, __u32 quota, __u32 *conn);
+int queue_accept(struct queue *q, int listener, __u32 quota);
 int queue_detach(struct queue *q, __u32 conn);
 int queue_quota(struct queue *q, __u32 conn, __u32 quota);
 int queue_stats(struct queue *q, struct paste_ioc_stats *s);

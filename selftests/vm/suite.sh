@@ -4,7 +4,7 @@
 # usage: suite.sh [NIC [PART...]]
 #
 # All tests of the module, as one KTAP stream with a line per test; NIC is what run.sh was told (ixgbe, i40e, virtio, none).
-# Parts: uapi conn ring life hook pmem hostile nicprep net damage; all of these without names. nic: what depends on the NIC alone.
+# Parts: uapi conn accept ring life hook pmem hostile nicprep net damage; all of these without names. nic: what depends on the NIC alone.
 # hooked: what depends on the NIC's zero copy; the other t_*hooked* of net.sh test what is above. hostile is told by HOSTILE_SEED,
 # HOSTILE_SECONDS and HOSTILE_SEQUENCES what to do, see hostile.c. By name only: fuzz, for FUZZ_SECONDS (20) and beginning with
 # FUZZ_SEED (1); fail_nth, for kernels with fault injection. Runs in the VM:
@@ -22,7 +22,7 @@ programs=${selftests%/selftests}/build/selftests
 export PASTE_NIC=${1:-${PASTE_NIC:-none}}
 shift $(($# > 0))
 parts=("$@")
-[ $# -gt 0 ] || parts=(uapi conn ring life hook pmem hostile nicprep net damage)
+[ $# -gt 0 ] || parts=(uapi conn accept ring life hook pmem hostile nicprep net damage)
 
 # Of the part hooked: other frames, two queues, that nothing is copied, restarts of the NIC. Last what takes it away.
 hooked=(t_hooked_{v4,v6,64_mb_in_one_request,two_queues,50000_requests,bad_checksum,rxvlan} t_pm_hooked_{50000_posts,unread_at_close}

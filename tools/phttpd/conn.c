@@ -2,8 +2,8 @@
 /*
  * conn.c - connections of a queue: input, answers, ends
  *
- * A connection begins with the first that is heard of it, an rx entry or the
- * acceptor's mail, and is over when its socket is closed and all its sends have
+ * A connection begins with the rx entry that says that the module has accepted
+ * it, and is over when it is detached or closed and all its sends have
  * completed. Its index may have a new owner before that, so the table knows
  * only the newest; the older one is reached through its segments.
  *
@@ -20,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "queue.h"
 
@@ -325,7 +324,6 @@ static struct conn *conn_new(struct queue *q, uint32_t handle)
 	session_init(&c->s);
 	c->q = q;
 	c->handle = handle;
-	c->fd = CONN_FD_UNKNOWN;
 	c->in_tail = &c->in;
 	c->out_tail = &c->out;
 	count_conns(q, 1);
@@ -335,25 +333,21 @@ static struct conn *conn_new(struct queue *q, uint32_t handle)
 /* NULL if that connection is over. */
 static struct conn *conn_find(struct queue *q, uint32_t handle)
 {
-	struct conn_entry *e = &q->table[PASTE_CONN_INDEX(handle)];
+	struct conn *c = q->table[PASTE_CONN_INDEX(handle)];
 
-	if (e->handle != handle) {
-		e->handle = handle;
-		e->conn = conn_new(q, handle);
-	}
-	return e->conn;
+	return c && c->handle == handle ? c : NULL;
 }
 
 /* Forget a dead connection when nothing refers to it any more. */
 static void conn_put(struct conn *c)
 {
-	struct conn_entry *e = &c->q->table[PASTE_CONN_INDEX(c->handle)];
+	struct conn **entry = &c->q->table[PASTE_CONN_INDEX(c->handle)];
 
-	if (!c->dead || c->segs || c->fd != CONN_FD_CLOSED)
+	if (!c->dead || c->segs)
 		return;
 	conn_enlist(c, LIST_NONE);
-	if (e->conn == c)
-		e->conn = NULL;
+	if (*entry == c) /* else the index is another one's by now */
+		*entry = NULL;
 	count_conns(c->q, -1);
 	TAILQ_INSERT_HEAD(&c->q->free_conns, c, link);
 }
@@ -389,10 +383,6 @@ static void conn_die(struct conn *c)
 	drop_input(c);
 	drop_output(c);
 	conn_enlist(c, LIST_NONE);
-	if (c->fd >= 0) {
-		close(c->fd);
-		c->fd = CONN_FD_CLOSED;
-	}
 }
 
 /* The connection is broken. */
@@ -424,22 +414,6 @@ static void conn_end(struct conn *c)
 /* ------------------------------------------------------------------------- */
 /* Events */
 
-void conn_arrived(struct queue *q, uint32_t handle, int fd)
-{
-	struct conn *c = conn_find(q, handle);
-
-	if (!c) {
-		close(fd);
-		return;
-	}
-	c->fd = fd;
-	if (c->dead) {
-		close(fd);
-		c->fd = CONN_FD_CLOSED;
-		conn_put(c);
-	}
-}
-
 /* This is what keeps the module honest: nothing but its slice may come. */
 static void check_rx(struct queue *q, const struct paste_rx *rx)
 {
@@ -459,6 +433,10 @@ void conn_rx(struct queue *q, const struct paste_rx *rx)
 	struct conn *c = conn_find(q, rx->conn);
 	struct hold *h;
 
+	if (rx->flags & PASTE_RX_NEW) {
+		q->table[PASTE_CONN_INDEX(rx->conn)] = conn_new(q, rx->conn);
+		return;
+	}
 	if (rx->flags & PASTE_RX_ERR) {
 		if (c) {
 			conn_kill(c);
@@ -651,11 +629,7 @@ int conns_init(struct queue *q, uint32_t first, uint32_t n_chunks)
 void conns_exit(struct queue *q)
 {
 	struct block *b;
-	int i;
 
-	for (i = 0; i < TABLE_SIZE; i++)
-		if (q->table[i].conn && q->table[i].conn->fd >= 0)
-			close(q->table[i].conn->fd);
 	free(q->table);
 	while ((b = q->blocks)) {
 		q->blocks = b->next;

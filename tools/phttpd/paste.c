@@ -248,14 +248,12 @@ static int end_batch(struct queue *q)
 	return 0;
 }
 
-/* The order of the first two lines matters: see accept.c. */
 static int loop_once(struct queue *q)
 {
 	uint32_t i, n_rx = paste_rx_peek(&q->pq);
 	uint32_t n_comp = paste_comp_peek(&q->pq);
 	int err;
 
-	mail_take(q);
 	for (i = 0; i < n_comp; i++)
 		conn_comp(q, paste_comp_at(&q->pq, i));
 	if (n_comp) {
@@ -280,14 +278,13 @@ int paste_run(struct worker *w)
 	struct queue *q = w->queue;
 	int err;
 
-	err = acceptor_start(q);
+	err = paste_accept(&q->pq, w->listener, QUOTA);
 	if (err)
-		return err;
+		fprintf(stderr, "phttpd: %s\n", paste_text(&server));
 	while (!err && !atomic_load_explicit(&stopping, memory_order_relaxed))
 		err = loop_once(q);
 	if (err)
 		stop_all();
-	acceptor_stop(q);
 	return err;
 }
 

@@ -2,9 +2,7 @@
 /*
  * queue.h - a thread's queue of /dev/paste and its connections
  *
- *   accept.c   acceptor: accept, attach --mail--> handle and socket
  *   paste.c    the loop:  comp --> conn_comp()
- *                         mail --> conn_arrived()
  *                         rx   --> conn_rx() --> holds of a connection
  *                         work --> session --> segments --> tx
  *   conn.c     all conn_*(), and the sink
@@ -33,7 +31,6 @@
 #define QUOTA	   256	     /* rx entries of a connection in one round */
 #define LINGER_MAX (1 << 20) /* bytes that are read after an error */
 #define TABLE_SIZE 0x10000   /* values of PASTE_CONN_INDEX() */
-#define MAIL_SIZE  4096
 
 struct hold {
 	struct hold *next;
@@ -71,16 +68,12 @@ enum conn_list {
 	LIST_STUCK /* waits for a completion, any one */
 };
 
-#define CONN_FD_UNKNOWN (-1) /* the acceptor has not told yet */
-#define CONN_FD_CLOSED	(-2)
-
 struct conn {
 	struct session s; /* first: the sink casts */
 	TAILQ_ENTRY(conn) link;
 	enum conn_list list;
 	struct queue *q;
 	uint32_t handle;
-	int fd;
 	struct hold *in, **in_tail;  /* to be parsed */
 	struct seg *out, **out_tail; /* not in the ring yet */
 	unsigned holds;
@@ -91,24 +84,10 @@ struct conn {
 	bool eof;     /* the peer has sent everything */
 	bool linger;  /* FIN sent after an error, reading on */
 	bool ending;  /* PASTE_TX_CLOSE is in a segment */
-	bool dead;    /* waits for its last completion and its fd */
+	bool dead;    /* waits for its last completion */
 };
 
 TAILQ_HEAD(conn_head, conn);
-
-struct conn_entry {
-	uint32_t handle;   /* the last one seen with this index */
-	struct conn *conn; /* NULL: that one is over */
-};
-
-/* Acceptor to queue thread. */
-struct mail {
-	_Atomic uint32_t prod, cons;
-	struct {
-		uint32_t handle;
-		int fd;
-	} msg[MAIL_SIZE];
-};
 
 struct block;
 
@@ -117,7 +96,7 @@ struct queue {
 	struct paste *ctx;
 	struct worker *w;
 	uint32_t pattern[PATTERNS]; /* chunks */
-	struct conn_entry *table;
+	struct conn **table;	    /* by PASTE_CONN_INDEX() */
 	struct conn_head todo, stuck;
 	struct seg *free_slots, *free_segs;
 	struct hold *free_holds;
@@ -131,21 +110,11 @@ struct queue {
 	bool hurry;		   /* the store has more to do: do not sleep */
 	struct store_thread *keep; /* whose records are in our chunks, or NULL */
 	int err;		   /* the loop has to end */
-
-	struct mail mail;
-	pthread_t acceptor;
-	bool complained;
 };
-
-/* accept.c */
-int acceptor_start(struct queue *q);
-void acceptor_stop(struct queue *q);
-void mail_take(struct queue *q);
 
 /* conn.c */
 int conns_init(struct queue *q, uint32_t first, uint32_t n_chunks); /* for slots */
 void conns_exit(struct queue *q);
-void conn_arrived(struct queue *q, uint32_t handle, int fd);
 void conn_rx(struct queue *q, const struct paste_rx *rx);
 void conn_comp(struct queue *q, const struct paste_comp *comp);
 void conns_fill_slice(struct queue *q);

@@ -18,11 +18,13 @@
  *              PASTE_IOC_NIC_BIND  (NIC, RX queue)  |         at most one each
  *                                       |           |
  *              PASTE_IOC_ATTACH     connections  connections  TCP sockets
+ *              PASTE_IOC_ACCEPT                               (from a listening one)
  *
  * A context is one open of the device. It owns one pool; it lives until its
  * own fd, the fds of its queues and all mappings of them are gone. A queue has
  * four rings, one slice of the pool's rx chunks and any number of connections.
- * A connection is a TCP socket of the caller, named by a u32 handle.
+ * A connection is a TCP socket of the caller, or one that the queue has accepted,
+ * named by a u32 handle.
  *
  * All ioctls but PASTE_IOC_INFO, _STATS, _CONN, _SYNC and _QUOTA are set-up
  * calls. They work only in the address space that opened the context (EPERM
@@ -111,14 +113,14 @@
  *   EEXIST      the context has a pool already, the socket is attached already
  *               or belongs to somebody else (kTLS, sockmap, MPTCP, ...)
  *   EBUSY       another thread is in PASTE_IOC_SYNC of this queue, the NIC
- *               queue or this queue is bound already, the NIC's settings do
+ *               queue or this queue is bound already, it has a listening socket, the NIC's settings do
  *               not allow it, another context or swapon(8) has the pool's file
  *   EBADMSG     the pool's file has something else in it than a pool that this
  *               module can use: a foreign or damaged header, another version,
  *               a length that the file does not have
  *   ENODEV      no such NIC, or no such RX queue on it
- *   ENXIO       a queue is wanted before there is a pool, there is no binding
- *               to undo, or the device of the pool's file is going away
+ *   ENXIO       a queue is wanted before there is a pool, there is no binding or
+ *               listening socket to undo, or the device of the pool's file is going away
  *   ENOSPC      too many queues or connections, no chunks left for a slice
  *   ENOMEM      no memory, or RLIMIT_MEMLOCK
  *   EINTR       a signal came while waiting
@@ -319,7 +321,7 @@ struct paste_ring_offsets {
 /*
  * PASTE_IOC_QUEUE, on a context's fd: make a queue. The result is an fd of its
  * own (close-on-exec) that knows PASTE_IOC_SYNC, _ATTACH, _DETACH, _QUOTA,
- * _NIC_BIND, _NIC_UNBIND, poll(2) and mmap(2).
+ * _ACCEPT, _NIC_BIND, _NIC_UNBIND, poll(2) and mmap(2).
  *
  * poll(2) says EPOLLIN when there is an rx or comp entry to take or when
  * PASTE_IOC_SYNC has something to do, EPOLLERR when the queue is dead.
@@ -330,8 +332,8 @@ struct paste_ring_offsets {
  * first, those of rx.cons, comp.cons, fill.prod, fill.desc, tx.prod and tx.desc
  * in the second.
  *
- * A closed queue detaches its connections (they are ordinary sockets again) and
- * gives back its NIC queue. Its chunks stay readable until the context closes;
+ * A closed queue detaches its connections (they are ordinary sockets again; those
+ * that it has accepted are closed) and gives back its NIC queue. Its chunks stay readable until the context closes;
  * they are not used again before.
  */
 struct paste_ioc_queue {
@@ -373,13 +375,13 @@ struct paste_ioc_queue {
  * sending goes on) or PASTE_RX_ERR (the connection is broken, err says why) ends
  * a connection's entries. There is none when the application itself closed or
  * detached the connection. End entries have no chunk (chunk and off are 0):
- * nothing is to be filled.
+ * nothing is to be filled. Neither have those with PASTE_RX_NEW.
  */
 struct paste_rx {
 	__u32 conn;		/* the connection's handle */
 	__u32 chunk;		/* the chunk; now held once more */
 	__u16 off;		/* first byte in the chunk */
-	__u16 len;		/* bytes, 1 to chunk_size; 0 at an end */
+	__u16 len;		/* bytes, 1 to chunk_size; 0 at an end or with PASTE_RX_NEW */
 	__u16 flags;		/* PASTE_RX_* */
 	__u16 err;		/* a positive errno with PASTE_RX_ERR, else 0 */
 };
@@ -387,6 +389,7 @@ struct paste_rx {
 #define PASTE_RX_COPIED		(1U << 0)	/* the module copied it here; the statistics say why */
 #define PASTE_RX_FIN		(1U << 1)
 #define PASTE_RX_ERR		(1U << 2)
+#define PASTE_RX_NEW		(1U << 3)	/* the connection has been accepted, see PASTE_IOC_ACCEPT */
 
 /*
  * A tx entry: send len bytes of a chunk that the application holds, or of a tx
@@ -471,8 +474,8 @@ struct paste_ioc_nic_unbind {
 
 /*
  * PASTE_IOC_ATTACH, on a queue's fd: from now on this TCP connection's stream
- * comes as rx entries. The socket must be connected (ESTABLISHED or
- * CLOSE_WAIT). Data that it had received before is delivered by copy. The
+ * comes as rx entries. The socket must be connected (ESTABLISHED, CLOSE_WAIT, or
+ * accepted early by TCP_FASTOPEN). Data that it had received before is delivered by copy. The
  * socket stays the caller's: options, getpeername, shutdown work, close(2)
  * closes the connection. read(2) on it would steal bytes from the stream.
  */
@@ -521,6 +524,28 @@ struct paste_ioc_quota {
 };
 
 #define PASTE_QUOTA_SIZE_VER0	16
+
+/*
+ * PASTE_IOC_ACCEPT, on the queue's fd: from now on the queue takes this
+ * listening socket's connections. PASTE_IOC_SYNC accepts them and attaches each
+ * as PASTE_IOC_ATTACH would; poll(2) and a waiting PASTE_IOC_SYNC are told of
+ * them. The first entry of such a connection has PASTE_RX_NEW. It has no fd: it
+ * is closed when a send with PASTE_TX_CLOSE has been handed to TCP, when it is
+ * detached and when the queue closes, as by close(2) at that moment. What it is
+ * PASTE_IOC_CONN tells.
+ *
+ * A queue accepts for one socket, which stays open until it no longer does: with
+ * fd -1, or when it closes. Others may accept from the same socket.
+ */
+struct paste_ioc_accept {
+	__u32 size;		/* (in) sizeof(struct paste_ioc_accept) */
+	__u32 flags;		/* (in) 0 */
+	__aligned_u64 text;	/* (in) 0 or the address of PASTE_TEXT_MAX bytes */
+	__s32 fd;		/* (in) the listening socket; -1: accept no more */
+	__u32 quota;		/* (in) of each connection, as in struct paste_ioc_attach */
+};
+
+#define PASTE_ACCEPT_SIZE_VER0	24
 
 /* ------------------------------------------------------------------------- */
 
@@ -610,7 +635,9 @@ struct paste_ioc_sync {
 #define PASTE_STAT_BATCH_ENTRIES	46	/* the sum of these entries */
 #define PASTE_STAT_DOORBELLS		47	/* batches of sends released to the NIC at once */
 #define PASTE_STAT_DOORBELLS_LATE	48	/* of these: released by a timer, since the task slept for 5 ms */
-#define PASTE_STAT_N			49
+#define PASTE_STAT_ACCEPTS		49	/* connections accepted, see PASTE_IOC_ACCEPT */
+#define PASTE_STAT_ACCEPT_LOST		50	/* not attached, and closed: the peer had broken it off, no handle or no memory */
+#define PASTE_STAT_N			51
 
 /* With this flag, id may be the number of no queue: the next larger one is taken. */
 #define PASTE_STATS_NEXT	(1U << 0)
@@ -640,7 +667,8 @@ struct paste_ioc_stats {
 };
 
 #define PASTE_STATS_SIZE_VER0	448	/* up to PASTE_STAT_DOORBELLS */
-#define PASTE_STATS_SIZE_VER1	456
+#define PASTE_STATS_SIZE_VER1	456	/* up to PASTE_STAT_DOORBELLS_LATE */
+#define PASTE_STATS_SIZE_VER2	472
 
 /* With this flag, conn is 0 or a handle, maybe an old one: the next connection is taken. */
 #define PASTE_CONN_NEXT		(1U << 0)
@@ -691,5 +719,6 @@ struct paste_ioc_conn {
 #define PASTE_IOC_SYNC		_IO(PASTE_IOC_TYPE, 0xe8)	/* struct paste_ioc_sync */
 #define PASTE_IOC_QUOTA		_IO(PASTE_IOC_TYPE, 0xe9)	/* struct paste_ioc_quota */
 #define PASTE_IOC_CONN		_IO(PASTE_IOC_TYPE, 0xea)	/* struct paste_ioc_conn */
+#define PASTE_IOC_ACCEPT	_IO(PASTE_IOC_TYPE, 0xeb)	/* struct paste_ioc_accept */
 
 #endif /* _UAPI_LINUX_PASTE_H */
