@@ -815,6 +815,40 @@ static void accept_all(void)
 	}
 }
 
+static bool all_answered(void)
+{
+	bool all = true;
+
+	pairs_collect();
+	for (unsigned int i = 0; i < 2 * n_pairs; i++)
+		all &= pairs[i / 2].side[i % 2].n_replies > 0;
+	return all;
+}
+
+static bool all_accepted(void)
+{
+	bool all = true;
+
+	accept_all();
+	for (unsigned int i = 0; i < 2 * n_pairs; i++)
+		all &= pairs[i / 2].side[i % 2].fd >= 0;
+	return all;
+}
+
+/* What a NIC brings may be under way on another CPU still when the mark is here. */
+static bool soon(bool (*there)(void))
+{
+	__u64 end = now_ms() + (hooked ? SOON : 0);
+
+	settle();
+	while (!there()) {
+		if (now_ms() >= end)
+			return false;
+		sleep_ms(1);
+	}
+	return true;
+}
+
 /* Handshakes. True: all connections are there. */
 bool pairs_connect(void)
 {
@@ -824,8 +858,7 @@ bool pairs_connect(void)
 		for (unsigned int k = 0; k < 2; k++)
 			side_send(&pairs[i].side[k ^ pairs[i].first], &pairs[i].syn);
 	}
-	settle();
-	pairs_collect();
+	soon(all_answered);
 	for (unsigned int i = 0; i < n_pairs; i++) {
 		for (unsigned int k = 0; k < 2; k++) {
 			struct side *s = &pairs[i].side[k ^ pairs[i].first];
@@ -837,11 +870,8 @@ bool pairs_connect(void)
 			side_send(s, &ack);
 		}
 	}
-	settle();
+	good &= soon(all_accepted);
 	pairs_collect();
-	accept_all();
-	for (unsigned int i = 0; i < n_pairs; i++)
-		good &= pairs[i].side[0].fd >= 0 && pairs[i].side[1].fd >= 0;
 	return good;
 }
 
