@@ -25,7 +25,7 @@ packages=(
 	qemu-system-data zlib1g-dev
 	# running the VM, and what the tests run in it and beside it
 	busybox-static cpio curl e2fsprogs ethtool iproute2 iputils-ping jq kmod ndctl netcat-openbsd nginx-light procps
-	seabios tcpdump wrk xfsprogs
+	seabios tcpdump trace-cmd wrk xfsprogs
 )
 case ${1:-} in
 --debug) packages+=(bc bison flex linux-source-6.1) ;;

@@ -9,7 +9,7 @@ Is the documentation as right as a machine can tell? One line for each thing tha
 - The examples of the library's and the device's pages are whole programs that compile without warnings. They are left in
   build/docs, named after their pages; libpaste must have been built.
 - Code elsewhere in these pages, and C in the README, is that of tools/examples.
-- Commands - in the pages of the tools, in TUNING, in the README - are something that a shell can parse.
+- Commands - in the pages of the tools, in TUNING and TRACEPOINTS, in the README - are something that a shell can parse.
 """
 import os
 import pathlib
@@ -108,7 +108,8 @@ def check_code(page, known):
         problem(page, "no program as its example")
     else:
         compile_example(page, programs[0])
-    check_shell(page, code_blocks(parts.pop("TUNING", "")))
+    for section in ("TUNING", "TRACEPOINTS"):
+        check_shell(page, code_blocks(parts.pop(section, "")))
     for block in code_blocks("\n".join(parts.values())):
         if not any(squeeze(block) in source for source in known):
             problem(page, f"this is not in {examples.relative_to(top)}:\n{block}")

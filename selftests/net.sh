@@ -1866,8 +1866,8 @@ t_store_zero_copy_needs_pm() {
 
 # --- commands that the documentation shows
 
-# Those in the first block of a section of the README, or of a page's examples, for the NIC, the addresses and the sizes that
-# there are here.
+# documented FILE [SECTION]: those in the first block of a section of the README, or in a section (EXAMPLES) of a page, for the
+# NIC, the addresses and the sizes that there are here.
 documented() {
 	local file=$tree/$1
 	[ -e "$file" ] || skip "no $1"
@@ -1880,8 +1880,8 @@ documented() {
 			on && $0 == "```sh" { block = 1 }' "$file"
 		;;
 	*)
-		awk '
-			/^\.SH / { on = $0 == ".SH EXAMPLES" }
+		awk -v section="${2:-EXAMPLES}" '
+			/^\.SH / { on = $0 == ".SH " section }
 			$0 == ".EE" { block = 0 }
 			on && block { print }
 			$0 == ".EX" { block = 1 }' "$file" | sed "s/\\\\-/-/g; s/\\\\(aq/'/g"
@@ -1938,6 +1938,25 @@ t_hooked_documented_use() {
 	later "'$pastectl' nic restore $nic; poll_nic"
 	follow README.md Use
 	[ -s "$work/report" ] || fail "no report"
+}
+
+t_hooked_documented_tracepoints() {
+	local command
+	need_hook
+	command -v trace-cmd > /dev/null || skip "no trace-cmd"
+	later "trace-cmd reset"
+	serve_hooked
+	while IFS= read -r command; do
+		echo "\$ $command"
+		(cd "$work" && exec timeout $one_limit bash -c "$command" > traced 2>&1) &
+		for _ in 1 2 3; do
+			sleep 1
+			ask_outside # its request comes before the connection is attached
+		done
+		wait $! || fail "$command: $(tail -1 "$work/traced")"
+		grep -q 'queue=\|Hits:' "$work/traced" || fail "$command: $(tail -1 "$work/traced")"
+	done < <(documented lib/man/paste.4 TRACEPOINTS)
+	stop
 }
 
 t_hooked_documented_pastectl() {

@@ -107,11 +107,20 @@ int cmd_info(int argc, char **argv)
 	return EXIT_OK;
 }
 
+/* Also behind a command, where no name is one. */
+static bool wants_help(int argc, char **argv)
+{
+	while (--argc > 0)
+		if (!strcmp(argv[argc], "--help"))
+			return true;
+	return false;
+}
+
 int main(int argc, char **argv)
 {
 	size_t i;
 
-	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+	if (wants_help(argc, argv) || (argc > 1 && !strcmp(argv[1], "-h"))) {
 		fputs(usage_text, stdout);
 		return EXIT_OK;
 	}

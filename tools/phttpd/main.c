@@ -70,7 +70,7 @@ static const char usage[] =
 	"  --recover-only  check the store, say what is in it, and exit\n"
 	"  --dump     with --recover-only: print all records\n"
 	"  -S         print the queues' statistics at the end\n"
-	"  -h         this text\n";
+	"  -h, --help  this text\n";
 
 void die(const char *what, int err)
 {
@@ -242,6 +242,7 @@ static void parse_options(struct options *o, int argc, char **argv)
 		{ "wrap", no_argument, NULL, OPTION_WRAP },
 		{ "recover-only", no_argument, NULL, OPTION_RECOVER_ONLY },
 		{ "dump", no_argument, NULL, OPTION_DUMP },
+		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
 	static const char letters[] = "P:6l:cvb:p:a:i:q:Znu:C:s:d:BkL:xmDFe:Sh";
