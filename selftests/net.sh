@@ -1949,9 +1949,9 @@ t_hooked_documented_tracepoints() {
 	while IFS= read -r command; do
 		echo "\$ $command"
 		(cd "$work" && exec timeout $one_limit bash -c "$command" > traced 2>&1) &
-		for _ in 1 2 3; do
-			sleep 1
+		while kill -0 $! 2> /dev/null; do
 			ask_outside # its request comes before the connection is attached
+			sleep 0.2
 		done
 		wait $! || fail "$command: $(tail -1 "$work/traced")"
 		grep -q 'queue=\|Hits:' "$work/traced" || fail "$command: $(tail -1 "$work/traced")"
