@@ -541,6 +541,8 @@ int tcp_connect(int family, __u16 port)
 
 int tcp_pair(int family, int sv[2])
 {
+	/* it is there when connect() returns, unless somebody else has accepted it (fuzz) */
+	struct timeval limit = { .tv_sec = 5 * slow };
 	__u16 port = 0;
 	int one = 1;
 	int l;
@@ -548,6 +550,7 @@ int tcp_pair(int family, int sv[2])
 	l = tcp_listen(family, &port);
 	if (l < 0)
 		return l;
+	setsockopt(l, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	sv[1] = tcp_connect(family, port);
 	if (sv[1] < 0) {
 		close(l);
@@ -557,6 +560,8 @@ int tcp_pair(int family, int sv[2])
 	close(l);
 	if (sv[0] < 0)
 		return -errno;
+	limit.tv_sec = 0; /* which it has from the listener */
+	setsockopt(sv[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	setsockopt(sv[1], SOL_TCP, TCP_NODELAY, &one, sizeof(one));
 	return 0;
 }
