@@ -29,15 +29,6 @@ static int accept_wake(struct wait_queue_entry *entry, unsigned int mode, int sy
 	return 0;
 }
 
-static int accept_check(struct sock *sk, struct paste_text *text)
-{
-	if ((sk->sk_family != AF_INET && sk->sk_family != AF_INET6) || !sk_is_tcp(sk))
-		return paste_fail(text, -EPROTONOSUPPORT, "fd: not a TCP socket");
-	if (inet_sk_state_load(sk) != TCP_LISTEN)
-		return paste_fail(text, -EINVAL, "fd: the socket does not listen");
-	return 0;
-}
-
 int paste_accept_start(struct paste_queue *q, struct paste_ioc_accept *a, struct paste_text *text)
 {
 	struct paste_listener *l = &q->listener;
@@ -47,13 +38,16 @@ int paste_accept_start(struct paste_queue *q, struct paste_ioc_accept *a, struct
 	lockdep_assert_held(&q->ctx->lock);
 	if (l->sock)
 		return paste_fail(text, -EBUSY, "the queue has a listening socket already");
-	sock = sockfd_lookup(a->fd, &err);
-	if (!sock)
-		return paste_fail(text, err, "fd: %d is not a socket", a->fd);
-	err = accept_check(sock->sk, text);
-	if (err) {
-		sockfd_put(sock);
+	err = paste_tap_check_quota(q, a->quota, text);
+	if (err)
 		return err;
+	sock = paste_tap_lookup(a->fd, text);
+	if (IS_ERR(sock))
+		return PTR_ERR(sock);
+	/* one that stops to listen later has nothing to accept */
+	if (inet_sk_state_load(sock->sk) != TCP_LISTEN) {
+		sockfd_put(sock);
+		return paste_fail(text, -EINVAL, "fd: the socket does not listen");
 	}
 	l->sock = sock;
 	l->quota = a->quota;
@@ -72,12 +66,19 @@ int paste_accept_stop(struct paste_queue *q)
 	lockdep_assert_held(&q->ctx->lock);
 	if (!l->sock)
 		return -ENXIO;
-	remove_wait_queue(&l->sock->wq.wait,
-			  &l->entry); /* its lock: no wake is under way any more */
+	/* takes the lock that wakes are made under: none is under way any more */
+	remove_wait_queue(&l->sock->wq.wait, &l->entry);
 	WRITE_ONCE(l->come, false);
 	sockfd_put(l->sock);
 	l->sock = NULL;
 	return 0;
+}
+
+/* Later: they stay with the listening socket. */
+static void accept_again(struct paste_queue *q)
+{
+	WRITE_ONCE(q->listener.come, true);
+	paste_stat_inc(q, PASTE_STAT_ACCEPT_AGAIN);
 }
 
 static bool accept_has_room(struct paste_queue *q)
@@ -98,8 +99,8 @@ static bool accept_one(struct paste_queue *q)
 	int err;
 
 	err = kernel_accept(l->sock, &sock, O_NONBLOCK);
-	if (err == -ENOMEM || err == -ENOBUFS) /* then it is still there */
-		WRITE_ONCE(l->come, true);
+	if (err == -ENOMEM) /* for the socket; the connection is still there */
+		accept_again(q);
 	if (err)
 		return false;
 	/* one that the peer has broken off already, or too many */
@@ -129,8 +130,10 @@ void paste_accept_run(struct paste_queue *q)
 		xchg(&l->come, false);
 		for (n = 0; n < ACCEPT_MAX && accept_has_room(q) && accept_one(q);)
 			n++;
-		if (n == ACCEPT_MAX || !accept_has_room(q))
+		if (n == ACCEPT_MAX)
 			WRITE_ONCE(l->come, true);
+		else if (!accept_has_room(q))
+			accept_again(q);
 	}
 	mutex_unlock(&q->ctx->lock);
 }

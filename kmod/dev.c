@@ -494,9 +494,6 @@ static int call_accept(struct dev_call *c)
 		return -EIO;
 	if (a->flags)
 		return paste_fail(&c->text, -EOPNOTSUPP, "flags: unknown bits %#x", a->flags);
-	if (a->quota > c->q->rx.mask + 1)
-		return paste_fail(&c->text, -EINVAL, "quota: %u is more than the ring's %u entries",
-				  a->quota, c->q->rx.mask + 1);
 	if (a->fd != -1)
 		return paste_accept_start(c->q, a, &c->text);
 	return paste_accept_stop(c->q) ?

@@ -492,10 +492,33 @@ err_free:
 	return err;
 }
 
+/* The TCP socket of this fd, with a reference to its file; or ERR_PTR. */
+struct socket *paste_tap_lookup(int fd, struct paste_text *text)
+{
+	struct socket *sock;
+	int err;
+
+	sock = sockfd_lookup(fd, &err);
+	if (!sock)
+		return ERR_PTR(paste_fail(text, err, "fd: %d is not a socket", fd));
+	if ((sock->sk->sk_family == AF_INET || sock->sk->sk_family == AF_INET6) &&
+	    sk_is_tcp(sock->sk))
+		return sock;
+	sockfd_put(sock);
+	return ERR_PTR(paste_fail(text, -EPROTONOSUPPORT, "fd: not a TCP socket"));
+}
+
+int paste_tap_check_quota(struct paste_queue *q, u32 quota, struct paste_text *text)
+{
+	if (quota <= q->rx.mask + 1)
+		return 0;
+	return paste_fail(text, -EINVAL, "quota: %u is more than the ring's %u entries", quota,
+			  q->rx.mask + 1);
+}
+
 int paste_tap_attach(struct paste_queue *q, struct paste_ioc_attach *a, struct paste_text *text)
 {
 	struct socket *sock;
-	struct sock *sk;
 	int err;
 
 	lockdep_assert_held(&q->ctx->lock);
@@ -503,17 +526,13 @@ int paste_tap_attach(struct paste_queue *q, struct paste_ioc_attach *a, struct p
 		return paste_fail(text, -EOPNOTSUPP, "flags: unknown bits %#x", a->flags);
 	if (a->resv)
 		return paste_fail(text, -EINVAL, "resv: not zero");
-	if (a->quota > q->rx.mask + 1)
-		return paste_fail(text, -EINVAL, "quota: %u is more than the ring's %u entries",
-				  a->quota, q->rx.mask + 1);
-	sock = sockfd_lookup(a->fd, &err);
-	if (!sock)
-		return paste_fail(text, err, "fd: %d is not a socket", a->fd);
-	sk = sock->sk;
-	if ((sk->sk_family != AF_INET && sk->sk_family != AF_INET6) || !sk_is_tcp(sk))
-		err = paste_fail(text, -EPROTONOSUPPORT, "fd: not a TCP socket");
-	else
-		err = tap_attach_sock(q, sock, false, a->quota, &a->conn, text);
+	err = paste_tap_check_quota(q, a->quota, text);
+	if (err)
+		return err;
+	sock = paste_tap_lookup(a->fd, text);
+	if (IS_ERR(sock))
+		return PTR_ERR(sock);
+	err = tap_attach_sock(q, sock, false, a->quota, &a->conn, text);
 	sockfd_put(sock);
 	return err;
 }

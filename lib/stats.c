@@ -62,6 +62,7 @@ static const char *const names[] = {
 	[PASTE_STAT_DOORBELLS_LATE] = "doorbells_late",
 	[PASTE_STAT_ACCEPTS] = "accepts",
 	[PASTE_STAT_ACCEPT_LOST] = "accept_lost",
+	[PASTE_STAT_ACCEPT_AGAIN] = "accept_again",
 };
 
 _Static_assert(sizeof(names) / sizeof(names[0]) == PASTE_STAT_N, "a counter has no name");

@@ -405,6 +405,7 @@ TEST_F(accept, many__more_than_the_ring_has)
 	EXPECT_EQ(MANY, take_all(&self->q, MANY, &bytes));
 	EXPECT_EQ(MANY, bytes);
 	EXPECT_EQ(MANY, queue_stat(&self->q, PASTE_STAT_ACCEPTS));
+	EXPECT_LT(0, queue_stat(&self->q, PASTE_STAT_ACCEPT_AGAIN));
 }
 
 /* The announcement counts, so that a quota of one delays the data to the next sync. */

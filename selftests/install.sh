@@ -167,11 +167,11 @@ is_built_for() {
 
 packages_install() {
 	local package
-	mkdir "$root/tmp/deb"
+	mkdir "$root/packages"
 	for package in "${packages[@]}"; do
-		cp build/deb/"${package}_$version"_*.deb "$root/tmp/deb/"
+		cp build/deb/"${package}_$version"_*.deb "$root/packages/"
 	done
-	in_root sh -c 'dpkg --install /tmp/deb/*.deb'
+	in_root sh -c 'dpkg --install /packages/*.deb'
 	is_built_for 6.1
 	in_root getent group paste
 	# It would not load with Secure Boot otherwise.

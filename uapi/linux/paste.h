@@ -98,7 +98,8 @@
  *   E2BIG       the struct is longer than this module knows, and its unknown
  *               tail is not zero
  *   EINVAL      a size that is too short, a reserved field that is not zero, a
- *               value out of range; in a completion: chunk, offset or length
+ *               value out of range, a socket that does not listen; in a
+ *               completion: chunk, offset or length
  *   EOPNOTSUPP  a flag or a kind of object that this module or this device
  *               does not support
  *   EPERM       a capability is missing, or not the context's address space;
@@ -113,14 +114,16 @@
  *   EEXIST      the context has a pool already, the socket is attached already
  *               or belongs to somebody else (kTLS, sockmap, MPTCP, ...)
  *   EBUSY       another thread is in PASTE_IOC_SYNC of this queue, the NIC
- *               queue or this queue is bound already, it has a listening socket, the NIC's settings do
- *               not allow it, another context or swapon(8) has the pool's file
+ *               queue or this queue is bound already, the queue accepts from a
+ *               socket already, the NIC's settings do not allow it, another
+ *               context or swapon(8) has the pool's file
  *   EBADMSG     the pool's file has something else in it than a pool that this
  *               module can use: a foreign or damaged header, another version,
  *               a length that the file does not have
  *   ENODEV      no such NIC, or no such RX queue on it
- *   ENXIO       a queue is wanted before there is a pool, there is no binding or
- *               listening socket to undo, or the device of the pool's file is going away
+ *   ENXIO       a queue is wanted before there is a pool, there is no binding
+ *               to undo, the queue accepts from no socket, or the device of the
+ *               pool's file is going away
  *   ENOSPC      too many queues or connections, no chunks left for a slice
  *   ENOMEM      no memory, or RLIMIT_MEMLOCK
  *   EINTR       a signal came while waiting
@@ -333,8 +336,8 @@ struct paste_ring_offsets {
  * in the second.
  *
  * A closed queue detaches its connections (they are ordinary sockets again; those
- * that it has accepted are closed) and gives back its NIC queue. Its chunks stay readable until the context closes;
- * they are not used again before.
+ * that it has accepted are closed) and gives back its NIC queue. Its chunks stay
+ * readable until the context closes; they are not used again before.
  */
 struct paste_ioc_queue {
 	__u32 size;		/* (in) sizeof(struct paste_ioc_queue) */
@@ -475,9 +478,9 @@ struct paste_ioc_nic_unbind {
 /*
  * PASTE_IOC_ATTACH, on a queue's fd: from now on this TCP connection's stream
  * comes as rx entries. The socket must be connected (ESTABLISHED, CLOSE_WAIT, or
- * accepted early by TCP_FASTOPEN). Data that it had received before is delivered by copy. The
- * socket stays the caller's: options, getpeername, shutdown work, close(2)
- * closes the connection. read(2) on it would steal bytes from the stream.
+ * accepted early by TCP_FASTOPEN). Data that it had received before is delivered
+ * by copy. The socket stays the caller's: options, getpeername, shutdown work,
+ * close(2) closes the connection. read(2) on it would steal bytes from the stream.
  */
 struct paste_ioc_attach {
 	__u32 size;		/* (in) sizeof(struct paste_ioc_attach) */
@@ -637,7 +640,8 @@ struct paste_ioc_sync {
 #define PASTE_STAT_DOORBELLS_LATE	48	/* of these: released by a timer, since the task slept for 5 ms */
 #define PASTE_STAT_ACCEPTS		49	/* connections accepted, see PASTE_IOC_ACCEPT */
 #define PASTE_STAT_ACCEPT_LOST		50	/* not attached, and closed: the peer had broken it off, no handle or no memory */
-#define PASTE_STAT_N			51
+#define PASTE_STAT_ACCEPT_AGAIN		51	/* times that connections had to wait with the listening socket: rx ring full, or no memory */
+#define PASTE_STAT_N			52
 
 /* With this flag, id may be the number of no queue: the next larger one is taken. */
 #define PASTE_STATS_NEXT	(1U << 0)
@@ -668,7 +672,7 @@ struct paste_ioc_stats {
 
 #define PASTE_STATS_SIZE_VER0	448	/* up to PASTE_STAT_DOORBELLS */
 #define PASTE_STATS_SIZE_VER1	456	/* up to PASTE_STAT_DOORBELLS_LATE */
-#define PASTE_STATS_SIZE_VER2	472
+#define PASTE_STATS_SIZE_VER2	480
 
 /* With this flag, conn is 0 or a handle, maybe an old one: the next connection is taken. */
 #define PASTE_CONN_NEXT		(1U << 0)
