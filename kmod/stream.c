@@ -271,13 +271,17 @@ static void stream_fit_rcvbuf(struct paste_conn *c)
  * the socket into smaller packets. So after each packet let it promise what
  * still fits (rcv_ssthresh); it raises that by itself again, but not above the
  * clamp: packets out of order raise it, too, and nobody tells us of these.
+ *
+ * When less than a sixteenth of the buffer is free TCP closes the window, but
+ * only (__tcp_select_window()) if that is less than half of the clamp, too. A
+ * clamp as low as the rest would keep it open to the last byte and over it.
  * Socket lock held.
  */
 void paste_stream_fit_window(struct paste_conn *c)
 {
 	u32 frame = c->q->slice->pool->chunk_size + SKB_TRUESIZE(128), window;
 	struct tcp_sock *tp = tcp_sk(c->sk);
-	u64 room;
+	int room;
 
 	if (c->ended)
 		return;
@@ -285,11 +289,15 @@ void paste_stream_fit_window(struct paste_conn *c)
 		paste_stream_free_window(c);
 		return;
 	}
-	room = (u64)max(c->sk->sk_rcvbuf - atomic_read(&c->sk->sk_rmem_alloc), 0) * tp->advmss;
-	window = max_t(u32, div_u64(room, frame), 2 * tp->advmss);
+	room = max(c->sk->sk_rcvbuf - atomic_read(&c->sk->sk_rmem_alloc), 0);
+	window = max_t(u32, div_u64((u64)room * tp->advmss, frame), 2 * tp->advmss);
 	window = min_t(u32, window, tcp_win_from_space(c->sk, c->sk->sk_rcvbuf));
-	WRITE_ONCE(tp->window_clamp, window);
 	WRITE_ONCE(tp->rcv_ssthresh, min(tp->rcv_ssthresh, window));
+	if (room < c->sk->sk_rcvbuf >> 4) {
+		paste_stream_free_window(c);
+		return;
+	}
+	WRITE_ONCE(tp->window_clamp, window);
 	c->clamped = true;
 }
 

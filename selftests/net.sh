@@ -1091,6 +1091,19 @@ t_hooked_64_mb_in_one_request() {
 	[ "$copied" = 0 ] || fail "copied $copied"
 }
 
+# What comes behind a gap waits in the socket, as much as TCP has promised to take. If that were more than the socket may have,
+# TCP would copy it into less memory.
+t_hooked_lost_frames() {
+	need_hook
+	later "tc qdisc del dev $nic clsact"
+	tc qdisc add dev "$nic" clsact || skip "no tc ingress"
+	tc filter add dev "$nic" ingress matchall action pass random netrand drop 80 || skip "no tc gact"
+	serve_hooked
+	echo_file_outside "$PASTE_ADDR"
+	stop
+	[ "$copied" = 0 ] || fail "copied $copied"
+}
+
 # A client that only sends keeps no chunks from the others.
 t_hooked_greedy_client() {
 	serve_hooked

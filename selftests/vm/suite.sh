@@ -25,8 +25,9 @@ parts=("$@")
 [ $# -gt 0 ] || parts=(uapi conn accept ring life hook pmem hostile nicprep net damage)
 
 # Of the part hooked: other frames, two queues, that nothing is copied, restarts of the NIC. Last what takes it away.
-hooked=(t_hooked_{v4,v6,64_mb_in_one_request,two_queues,50000_requests,bad_checksum,rxvlan} t_pm_hooked_{50000_posts,unread_at_close}
-	t_hooked_{kill_and_restart,xdp_detached,ifdown,link_down,settings_changed,driver_unbound,after_driver_bound_again})
+hooked=(t_hooked_{v4,v6,64_mb_in_one_request,lost_frames,two_queues,50000_requests,bad_checksum,rxvlan}
+	t_pm_hooked_{50000_posts,unread_at_close} t_hooked_{kill_and_restart,xdp_detached,ifdown}
+	t_hooked_{link_down,settings_changed,driver_unbound,after_driver_bound_again})
 
 slow=${PASTE_SLOW:-1}
 : "${FUZZ_SECONDS:=20}"
