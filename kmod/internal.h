@@ -83,7 +83,7 @@
 #define PASTE_MAX_ENTRIES (1U << 16)
 #define PASTE_TX_COPY_MAX 256
 #define PASTE_MIN_CHUNKS  64
-#define PASTE_HEAD_PAGES  64
+#define PASTE_PIECE_PAGES 64
 
 /*
  * For memory whose size the caller chose: charged to its cgroup, and refused
@@ -238,6 +238,12 @@ struct paste_xsk {
 	struct work_struct put_work;
 };
 
+/* Memory for packets, in pieces of pages that are used again and again (rx.c). */
+struct paste_pieces {
+	struct page *pages[PASTE_PIECE_PAGES];
+	u32 next;
+};
+
 /*
  * Where the frames of a binding enter the stack, see rx.c. Our NAPI's, but for
  * what is set at bind.
@@ -249,8 +255,8 @@ struct paste_inlet {
 	struct net_device *dev;	    /* of this poll */
 	struct list_head direct;    /* packets past GRO; until paste_rx_flush() */
 	bool in_gro;		    /* GRO may have packets of ours */
-	struct page *head_pages[PASTE_HEAD_PAGES];
-	u32 next_head;
+	struct paste_pieces heads;
+	struct paste_pieces copies; /* of small payloads */
 };
 
 /* What the data path needs is in three cache lines: without debugging, the 1st, 2nd and 4th. */
@@ -394,7 +400,7 @@ bool paste_xsk_is_window(struct paste_ctx *ctx, struct vm_area_struct *vma);
 /* rx.c */
 void paste_rx_frame(struct paste_inlet *in, u32 i, u32 off, u32 len); /* our NAPI */
 void paste_rx_flush(struct paste_inlet *in);			      /* our NAPI */
-void paste_rx_free_heads(struct paste_inlet *in);		      /* our NAPI is over */
+void paste_rx_free_pieces(struct paste_inlet *in);		      /* our NAPI is over */
 void paste_rx_flow_of(const struct sock *sk, struct paste_flow *flow);
 int paste_rx_add_flow(struct paste_conn *c);
 void paste_rx_del_flow(struct paste_conn *c);

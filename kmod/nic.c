@@ -379,7 +379,7 @@ static void nic_destroy(struct paste_nic *nic, u32 pinned)
 		synchronize_net();
 		paste_free_dummy(nic->napi_dev);
 	}
-	paste_rx_free_heads(&nic->in);
+	paste_rx_free_pieces(&nic->in);
 	nic_set_pinned(slice, false);
 	paste_xsk_close(&nic->xsk);
 	if (!pinned || !read_poll_timeout(page_ref_count, refs, refs < umem_refs, 500,

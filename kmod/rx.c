@@ -29,9 +29,9 @@
 /* page->private of pages with copies, and so the reason; nobody else's can have such a value. */
 static const char rx_unattached, rx_lowwater;
 
-/* A head with its struct skb_shared_info. */
-#define RX_HEAD_SIZE	  512
-#define RX_HEADS_PER_PAGE (PAGE_SIZE / RX_HEAD_SIZE)
+/* A head with its struct skb_shared_info, or a copy of a small payload. */
+#define RX_PIECE_SIZE	   512
+#define RX_PIECES_PER_PAGE (PAGE_SIZE / RX_PIECE_SIZE)
 
 /*
  * Of what the peer chooses. The table of flows, the packet and thereby GRO use
@@ -121,17 +121,6 @@ u32 paste_rx_copy_reason(const void *data)
 	return 0;
 }
 
-static void rx_add_copy(struct sk_buff *skb, const u8 *payload, u32 len, const char *why)
-{
-	struct page *page = dev_alloc_page();
-
-	if (!page)
-		return; /* TCP drops the truncated segment, and gets it again */
-	memcpy(page_address(page), payload, len);
-	set_page_private(page, (unsigned long)why);
-	skb_add_rx_frag(skb, 0, page, 0, len, PAGE_SIZE);
-}
-
 /* The packet's truesize is the whole chunk: what a socket that does not read it keeps from us. */
 static void rx_add_chunk(struct paste_queue *q, struct sk_buff *skb, const u8 *payload, u32 len)
 {
@@ -142,49 +131,80 @@ static void rx_add_chunk(struct paste_queue *q, struct sk_buff *skb, const u8 *p
 }
 
 /*
- * Memory for a head. A page of them is used again when no packet refers to it
- * any more; else it is left to those that do, and another takes its place. So
- * packets that are read soon cost no allocation (of pages that many kernels
- * clear first), and those that are not keep nobody waiting.
+ * Memory for a head or a copy. A page of pieces is used again when no packet
+ * refers to it any more; else it is left to those that do, and another takes its
+ * place. So packets that are read soon cost no allocation (of pages that many
+ * kernels clear first), and those that are not keep nobody waiting. The pages'
+ * private is always the same.
  */
-static void *rx_take_head(struct paste_inlet *in)
+static void *rx_take_piece(struct paste_pieces *p, const char *private)
 {
-	u32 i = in->next_head % RX_HEADS_PER_PAGE;
-	struct page **page = &in->head_pages[in->next_head / RX_HEADS_PER_PAGE % PASTE_HEAD_PAGES];
+	u32 i = p->next % RX_PIECES_PER_PAGE;
+	struct page **page = &p->pages[p->next / RX_PIECES_PER_PAGE % PASTE_PIECE_PAGES];
 	struct page *fresh;
 
-	/* acquire: who gave a head back is done with it */
+	/* acquire: who gave a piece back is done with it */
 	if (!i && (!*page || atomic_read_acquire(&(*page)->_refcount) != 1)) {
 		fresh = alloc_page(GFP_ATOMIC | __GFP_NOWARN);
 		if (!fresh)
 			return NULL;
+		set_page_private(fresh, (unsigned long)private);
 		if (*page)
 			put_page(*page);
 		*page = fresh;
 	}
-	in->next_head++;
+	p->next++;
 	get_page(*page); /* the packet's */
-	return page_address(*page) + i * RX_HEAD_SIZE;
+	return page_address(*page) + i * RX_PIECE_SIZE;
 }
 
-void paste_rx_free_heads(struct paste_inlet *in)
+static void rx_free_pages(struct paste_pieces *p)
 {
 	u32 i;
 
-	for (i = 0; i < PASTE_HEAD_PAGES; i++)
-		if (in->head_pages[i])
-			put_page(in->head_pages[i]);
+	for (i = 0; i < PASTE_PIECE_PAGES; i++)
+		if (p->pages[i])
+			put_page(p->pages[i]);
+}
+
+void paste_rx_free_pieces(struct paste_inlet *in)
+{
+	rx_free_pages(&in->heads);
+	rx_free_pages(&in->copies);
+}
+
+/* Why: &rx_unattached or &rx_lowwater. What comes before a connection is attached is often small. */
+static void rx_add_copy(struct paste_inlet *in, struct sk_buff *skb, const u8 *payload, u32 len,
+			const char *why)
+{
+	bool small = len <= RX_PIECE_SIZE && why == &rx_unattached;
+	struct page *page;
+	void *copy;
+
+	if (small) {
+		copy = rx_take_piece(&in->copies, why);
+	} else {
+		page = dev_alloc_page();
+		if (page)
+			set_page_private(page, (unsigned long)why);
+		copy = page ? page_address(page) : NULL;
+	}
+	if (!copy)
+		return; /* TCP drops the truncated segment, and gets it again */
+	memcpy(copy, payload, len);
+	skb_add_rx_frag(skb, 0, virt_to_page(copy), offset_in_page(copy), len,
+			small ? RX_PIECE_SIZE : PAGE_SIZE);
 }
 
 static struct sk_buff *rx_build_head(struct paste_inlet *in, const struct paste_frame *h)
 {
-	void *head = rx_take_head(in);
+	void *head = rx_take_piece(&in->heads, NULL);
 	struct sk_buff *skb;
 
-	BUILD_BUG_ON(SKB_WITH_OVERHEAD(RX_HEAD_SIZE) < PASTE_FRAME_HDR_MAX);
+	BUILD_BUG_ON(SKB_WITH_OVERHEAD(RX_PIECE_SIZE) < PASTE_FRAME_HDR_MAX);
 	if (!head)
 		return NULL;
-	skb = napi_build_skb(head, RX_HEAD_SIZE);
+	skb = napi_build_skb(head, RX_PIECE_SIZE);
 	if (!skb) {
 		skb_free_frag(head);
 		return NULL;
@@ -275,9 +295,9 @@ static u32 rx_inject(struct paste_inlet *in, const struct paste_frame *h, const 
 	if (place == PASTE_STAT_RX_BYREF)
 		rx_add_chunk(q, skb, payload, len);
 	else if (place == PASTE_STAT_RX_UNATTACHED)
-		rx_add_copy(skb, payload, len, &rx_unattached);
+		rx_add_copy(in, skb, payload, len, &rx_unattached);
 	else if (place == PASTE_STAT_RX_LOWWATER)
-		rx_add_copy(skb, payload, len, &rx_lowwater);
+		rx_add_copy(in, skb, payload, len, &rx_lowwater);
 	skb->protocol = eth_type_trans(skb, in->dev);
 	skb_record_rx_queue(skb, q->nic_queue);
 	rx_verify(skb, h, payload);
