@@ -18,7 +18,6 @@
  * put into a page that tells stream.c the reason.
  */
 #include <linux/etherdevice.h>
-#include <linux/jhash.h>
 #include <linux/net.h>
 #include <net/ip.h>
 #include <net/ip6_checksum.h>
@@ -35,15 +34,22 @@ static const char rx_unattached, rx_lowwater;
 
 /*
  * Of what the peer chooses. The table of flows, the packet and thereby GRO use
- * the same; the seed is a secret, so that nobody can make many flows alike.
+ * the same. Multilinear hashing: with random keys no two flows are alike more
+ * often than by chance, however they are chosen (D. Lemire, O. Kaser, "Strongly
+ * universal string hashing is fast", The Computer Journal 57, 2014). A quarter of
+ * jhash2()'s instructions.
  */
 static u32 rx_hash(const struct paste_flow *flow)
 {
-	static u32 seed __read_mostly;
+	static u64 keys[6] __read_mostly;
+	const u32 *remote = (__force const u32 *)flow->remote.s6_addr32;
+	u64 sum;
 
-	net_get_random_once(&seed, sizeof(seed));
-	return jhash2((__force const u32 *)flow->remote.s6_addr32, 4,
-		      seed ^ (__force u32)flow->remote_port << 16 ^ (__force u32)flow->local_port);
+	net_get_random_once(keys, sizeof(keys));
+	sum = keys[0] + keys[1] * remote[0] + keys[2] * remote[1] + keys[3] * remote[2] +
+	      keys[4] * remote[3];
+	sum += keys[5] * ((__force u32)flow->remote_port << 16 | (__force u32)flow->local_port);
+	return sum >> 32;
 }
 
 static u32 rx_flow_hash(const void *flow, u32 len, u32 seed)
