@@ -301,6 +301,7 @@ struct paste_conn {
 	int rcvlowat;	     /* the socket's own; constant */
 	bool locked_rcvbuf;  /* we set SOCK_RCVBUF_LOCK; socket lock */
 	bool clamped;	     /* we set TCP's window clamp; socket lock */
+	bool reserved;	     /* we set sk_reserved_mem; socket lock */
 };
 
 /* Errors of set-up calls carry a sentence to the caller. */

@@ -16,7 +16,9 @@
 
 #include "internal.h"
 
-#define RCVBUF_MIN (32 << 10)
+#define RCVBUF_MIN    (32 << 10)
+#define RESERVE	      (2 * PAGE_SIZE)
+#define RESERVE_CONNS 1024
 
 static void tap_data_ready(struct sock *sk);
 static void tap_state_change(struct sock *sk);
@@ -154,6 +156,34 @@ static bool tap_unlist(struct paste_conn *c)
 	       c;
 }
 
+/*
+ * A socket takes TCP's memory in pages, and gives back each whole one as soon as
+ * a packet was read. One that fills a chunk is larger than what is left then, so
+ * TCP leaves its fast path for every packet. Let the socket keep two pages, as
+ * SO_RESERVE_MEM does (but that needs a memory cgroup): they are accounted for
+ * when they are taken. Thousands of sockets must do without: it is the system's
+ * budget. Socket lock held.
+ */
+static void tap_reserve(struct paste_conn *c)
+{
+	struct sock *sk = c->sk;
+
+	if (sk->sk_reserved_mem || atomic_read(&c->q->n_conns) > RESERVE_CONNS)
+		return;
+	WRITE_ONCE(sk->sk_reserved_mem, RESERVE);
+	c->reserved = true;
+}
+
+static void tap_unreserve(struct paste_conn *c)
+{
+	u32 reserved = c->sk->sk_reserved_mem;
+
+	if (!c->reserved)
+		return;
+	WRITE_ONCE(c->sk->sk_reserved_mem, reserved - min_t(u32, reserved, RESERVE));
+	sk_mem_reclaim(c->sk);
+}
+
 static void tap_install(struct paste_conn *c)
 {
 	struct sock *sk = c->sk;
@@ -163,6 +193,7 @@ static void tap_install(struct paste_conn *c)
 	rcu_assign_pointer(inet_csk(sk)->icsk_ulp_data, c);
 	c->rcvlowat = sk->sk_rcvlowat;
 	WRITE_ONCE(sk->sk_rcvlowat, 1); /* else data_ready comes late */
+	tap_reserve(c);
 	write_lock_bh(&sk->sk_callback_lock);
 	c->data_ready = sk->sk_data_ready;
 	c->state_change = sk->sk_state_change;
@@ -189,6 +220,7 @@ static void tap_restore(struct paste_conn *c)
 	if (c->locked_rcvbuf)
 		sk->sk_userlocks &= ~SOCK_RCVBUF_LOCK;
 	paste_stream_free_window(c);
+	tap_unreserve(c);
 	rcu_assign_pointer(inet_csk(sk)->icsk_ulp_data, NULL);
 }
 
@@ -240,8 +272,8 @@ static void tap_own_bytes(struct sock *sk, struct sk_buff *skb)
 
 /*
  * A detached socket keeps what it has received (a closed one, what it has got
- * out of order), but may not keep persistent memory. After RCU: then the packets have arrived that had found the flow
- * attached.
+ * out of order), but may not keep persistent memory. After RCU: then the packets
+ * have arrived that had found the flow attached.
  */
 static void tap_leave_work(struct work_struct *work)
 {

@@ -29,6 +29,9 @@
 #ifndef TCP_ULP
 #define TCP_ULP 31
 #endif
+#ifndef SO_RESERVE_MEM
+#define SO_RESERVE_MEM 73
+#endif
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
 #endif
@@ -1210,6 +1213,29 @@ TEST_F(data, rcvlowat__does_not_delay)
 	ATTACH(0);
 	peer_send(&self->s.peer, 1);
 	EXPECT_TRUE(stream_until(&self->s.in, &self->s.q, 1, SOON));
+}
+
+static int option(int sock, int name)
+{
+	int value = -1;
+	socklen_t len = sizeof(value);
+
+	getsockopt(sock, SOL_SOCKET, name, &value, &len);
+	return value;
+}
+
+TEST_F(data, detach__gives_options_back)
+{
+	int low = 10000, sock = self->s.sv[0];
+
+	setsockopt(sock, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof(low));
+	ATTACH(0);
+	EXPECT_EQ(1, option(sock, SO_RCVLOWAT));
+	EXPECT_EQ(2 * sysconf(_SC_PAGESIZE), option(sock, SO_RESERVE_MEM));
+	EXPECT_TRUE(echo(&self->s.q, &self->s.in, &self->s.peer, 200000, SOON));
+	ASSERT_EQ(0, queue_detach(&self->s.q, self->s.conn));
+	EXPECT_EQ(low, option(sock, SO_RCVLOWAT));
+	EXPECT_EQ(0, option(sock, SO_RESERVE_MEM));
 }
 
 TEST_F(data, memory__what_the_stack_holds_comes_back)
