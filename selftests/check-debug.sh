@@ -3,13 +3,16 @@
 
 usage() {
 	cat <<'END'
-usage: check-debug.sh [--nic NIC] [--smp N] [KERNEL...]
+usage: check-debug.sh [--nic NIC] [--smp N] [--sanitizer kasan|kcsan] [KERNEL...]
 
 make check-debug: the suite of make check on kernels that look for trouble (see vm/kernel.sh), with two minutes of fuzz, ten
 thousand sequences of hostile and with fail_nth. For each KERNEL (6.12 and 6.1 unless named): build it and the module, boot
 it, and in this order run the tests, unload the module, scan for leaked memory, look through the kernel log, and compare the
 objects that the module has made with those it has destroyed. SUITE_PARTS: other parts of vm/suite.sh than all. FUZZ_SECONDS
 (120), FUZZ_SEED (any): of fuzz. HOSTILE_SEQUENCES (10000), HOSTILE_SEED (any): of hostile.
+
+With kcsan, which make soak does, the kernel looks for data races instead of bad accesses, with two CPUs. It is told to report
+those between two functions of the module: of others it knows many, which are TCP's and the drivers' own.
 
 The last line is "robust: kernel-reports N": warnings, bad accesses, leaks and the like in the kernels' logs. Everything is
 kept in build/check-debug/KERNEL.log.
@@ -59,6 +62,16 @@ scan_for_leaks() {
 	[ ! -s /sys/kernel/debug/kmemleak ] || cat /sys/kernel/debug/kmemleak
 }
 
+watch_for_races() {
+	[ -e /sys/kernel/debug/kcsan ] || return 0
+	awk '$4 == "[paste]" && $2 ~ /[tT]/ { print "!" $3 }' /proc/kallsyms | sort -u > /run/functions
+	while read -r function; do
+		echo "$function" > /sys/kernel/debug/kcsan
+	done < /run/functions
+	echo whitelist > /sys/kernel/debug/kcsan
+	say "looking for data races in $(wc -l < /run/functions) functions"
+}
+
 in_guest() {
 	local out=$1 ko=$2 status
 	shift 2
@@ -68,6 +81,7 @@ in_guest() {
 	cp "$ko" "/lib/modules/$(uname -r)/updates/"
 	depmod
 	modprobe paste || return
+	watch_for_races
 
 	"$@"
 	status=$?
@@ -87,11 +101,12 @@ fi
 
 # --- outside
 
-kernels=() nic=ixgbe smp=1
+kernels=() nic=ixgbe smp='' sanitizer=kasan
 while [ $# -gt 0 ]; do
 	case $1 in
 	--nic) nic=$2; shift ;;
 	--smp) smp=$2; shift ;;
+	--sanitizer) sanitizer=$2; shift ;;
 	--help) usage; exit ;;
 	-*) usage >&2; exit 1 ;;
 	*) kernels+=("$1") ;;
@@ -100,8 +115,12 @@ while [ $# -gt 0 ]; do
 done
 [ ${#kernels[@]} -gt 0 ] || kernels=(6.12 6.1)
 
+# A race wants two.
+[ -n "$smp" ] || case $sanitizer in kcsan) smp=2 ;; *) smp=1 ;; esac
+
 cd "$tree" || exit 1
 logs=$tree/build/check-debug
+[ "$sanitizer" = kasan ] || logs+=/$sanitizer
 mkdir -p "$logs"
 passed=0 failed=0 reports=0
 
@@ -112,7 +131,7 @@ words='page_poison=1 kmemleak=on watchdog_thresh=60'
 run_vm() {
 	local dir modules ko parts
 	read -ra parts <<< "${SUITE_PARTS:-uapi conn accept ring life hook pmem hostile net damage fuzz fail_nth}"
-	dir=$(selftests/vm/kernel.sh "$1") || return
+	dir=$(selftests/vm/kernel.sh --sanitizer "$sanitizer" "$1") || return
 	modules=$(echo "$dir"/lib/modules/*)
 	say "$1: the module"
 	KCFLAGS=-g make -s module KDIR="$modules/build" || return

@@ -8,7 +8,7 @@ usage: check.sh [--fast] [STEP...]
 make check: run the steps (all of them, or with --fast those that need no VM, or the named ones), two at a time where they do
 not disturb each other, and print, last, what has failed and "N passed, N failed, N skipped". The output of a step is shown when
 it ends, and kept in build/check/STEP.log. VM_OPTIONS has more options for vm/run.sh, PASTE_SLOW a factor for all time limits (a
-host with other work). Also by name: endurance-, hostile- and fuzz-KERNEL, which make soak runs; and rate-KERNEL-NIC
+host with other work). Also by name: endurance-, races-, hostile- and fuzz-KERNEL, which make soak runs; and rate-KERNEL-NIC
 (rate.sh: figures, for a quiet machine). The steps are:
 END
 	printf '  %s\n' "${all[@]}"
@@ -71,6 +71,7 @@ run_step() {
 			build/tools/obj-phttpd/store_speed --recover 1000000
 		;;
 	demo) selftests/demo.sh ;;
+	races-*) selftests/check-debug.sh --sanitizer kcsan "${1#races-}" ;;
 	*) echo "no step $1"; return 1 ;;
 	esac
 }

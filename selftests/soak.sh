@@ -6,8 +6,9 @@ usage() {
 usage: soak.sh [--again]
 
 make soak: what takes hours. On both kernels half an hour of connections that come and go while the NIC is reset and servers
-are killed; fifty thousand sequences of a hostile peer; and hostile programs until they have done ten million operations. Each
-run is a step of check.sh. Started again it goes on with the next one; --again, or another module, begins with the first.
+are killed; the suite on a kernel that looks for data races (6.12); fifty thousand sequences of a hostile peer; and hostile
+programs until they have done ten million operations. Each run is a step of check.sh. Started again it goes on with the next
+one; --again, or another module, begins with the first.
 
 The figures of all are added up in the end, in lines "robust: NAME N".
 END
@@ -49,6 +50,7 @@ run() {
 
 run build build
 run endurance endurance-{6.12,6.1}
+run races races-6.12
 run hostile hostile-{6.12,6.1}
 for ((round = 1; $(figure fuzz-ops) < operations; round++)); do
 	run "fuzz-$round" fuzz-{6.12,6.1}
