@@ -1954,7 +1954,7 @@ t_hooked_documented_use() {
 }
 
 t_hooked_documented_tracepoints() {
-	local command
+	local command traced
 	need_hook
 	command -v trace-cmd > /dev/null || skip "no trace-cmd"
 	later "trace-cmd reset"
@@ -1962,11 +1962,14 @@ t_hooked_documented_tracepoints() {
 	while IFS= read -r command; do
 		echo "\$ $command"
 		(cd "$work" && exec timeout $one_limit bash -c "$command" > traced 2>&1) &
-		while kill -0 $! 2> /dev/null; do
-			ask_outside # its request comes before the connection is attached
-			sleep 0.2
+		traced=$!
+		while kill -0 $traced 2> /dev/null; do
+			# so its request comes before the connection is attached
+			kill -STOP "$server"
+			(sleep 1; kill -CONT "$server") &
+			ask_outside
 		done
-		wait $! || fail "$command: $(tail -1 "$work/traced")"
+		wait $traced || fail "$command: $(tail -1 "$work/traced")"
 		grep -q 'queue=\|Hits:' "$work/traced" || fail "$command: $(tail -1 "$work/traced")"
 	done < <(documented lib/man/paste.4 TRACEPOINTS)
 	stop
