@@ -183,7 +183,7 @@ if [ -n "$pm" ]; then
 	pm_bytes=$(numfmt --from=iec "${pm%B}")
 	memory+=,slots=1,maxmem=$((mem + pm_bytes / 1048576 + 1024))M
 	# As the guest's other memory. That of a file is slower: the host writes it back, and has no huge pages for it.
-	pm_backend=memory-backend-ram
+	pm_backend="memory-backend-ram"
 	if [ -n "$pm_file" ]; then
 		[ -e "$pm_file" ] || truncate -s "$pm_bytes" "$pm_file"
 		pm_backend=memory-backend-file,mem-path=$pm_file,share=on
