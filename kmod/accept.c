@@ -33,15 +33,11 @@ int paste_accept_start(struct paste_queue *q, struct paste_ioc_accept *a, struct
 {
 	struct paste_listener *l = &q->listener;
 	struct socket *sock;
-	int err;
 
 	lockdep_assert_held(&q->ctx->lock);
 	if (l->sock)
 		return paste_fail(text, -EBUSY, "the queue has a listening socket already");
-	err = paste_tap_check_quota(q, a->quota, text);
-	if (err)
-		return err;
-	sock = paste_tap_lookup(a->fd, text);
+	sock = paste_tap_lookup(q, a->fd, a->quota, text);
 	if (IS_ERR(sock))
 		return PTR_ERR(sock);
 	/* one that stops to listen later has nothing to accept */

@@ -416,9 +416,9 @@ void paste_accept_run(struct paste_queue *q);	 /* SYNCING */
 
 /* tap.c */
 int paste_tap_attach(struct paste_queue *q, struct paste_ioc_attach *a,
-		     struct paste_text *text);			  /* ctx->lock */
-struct socket *paste_tap_lookup(int fd, struct paste_text *text); /* process context */
-int paste_tap_check_quota(struct paste_queue *q, u32 quota, struct paste_text *text);
+		     struct paste_text *text); /* ctx->lock */
+struct socket *paste_tap_lookup(struct paste_queue *q, int fd, u32 quota,
+				struct paste_text *text);		    /* process context */
 int paste_tap_adopt(struct paste_queue *q, struct socket *sock, u32 quota); /* ctx->lock */
 int paste_tap_detach(struct paste_queue *q, u32 handle);		    /* process context */
 int paste_tap_set_quota(struct paste_queue *q, u32 handle, u32 quota);	    /* process context */

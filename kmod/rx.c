@@ -179,10 +179,14 @@ void paste_rx_free_pieces(struct paste_inlet *in)
 	rx_free_pages(&in->copies);
 }
 
-/* Why: &rx_unattached or &rx_lowwater. What comes before a connection is attached is often small. */
-static void rx_add_copy(struct paste_inlet *in, struct sk_buff *skb, const u8 *payload, u32 len,
-			const char *why)
+/*
+ * What comes before a connection is attached is often a small request: into a
+ * piece. These pages tell one reason only; the other's payloads are seldom small.
+ */
+static bool rx_add_copy(struct paste_inlet *in, struct sk_buff *skb, const u8 *payload, u32 len,
+			u32 place)
 {
+	const char *why = place == PASTE_STAT_RX_UNATTACHED ? &rx_unattached : &rx_lowwater;
 	bool small = len <= RX_PIECE_SIZE && why == &rx_unattached;
 	struct page *page;
 	void *copy;
@@ -196,10 +200,11 @@ static void rx_add_copy(struct paste_inlet *in, struct sk_buff *skb, const u8 *p
 		copy = page ? page_address(page) : NULL;
 	}
 	if (!copy)
-		return; /* TCP drops the truncated segment, and gets it again */
+		return false;
 	memcpy(copy, payload, len);
 	skb_add_rx_frag(skb, 0, virt_to_page(copy), offset_in_page(copy), len,
 			small ? RX_PIECE_SIZE : PAGE_SIZE);
+	return true;
 }
 
 static struct sk_buff *rx_build_head(struct paste_inlet *in, const struct paste_frame *h)
@@ -298,12 +303,12 @@ static u32 rx_inject(struct paste_inlet *in, const struct paste_frame *h, const 
 	if (!skb)
 		return PASTE_STAT_RX_DROP_NOMEM;
 	place = rx_place(q, h, payload, i);
-	if (place == PASTE_STAT_RX_BYREF)
+	if (place == PASTE_STAT_RX_BYREF) {
 		rx_add_chunk(q, skb, payload, len);
-	else if (place == PASTE_STAT_RX_UNATTACHED)
-		rx_add_copy(in, skb, payload, len, &rx_unattached);
-	else if (place == PASTE_STAT_RX_LOWWATER)
-		rx_add_copy(in, skb, payload, len, &rx_lowwater);
+	} else if (place != PASTE_STAT_RX_BARE && !rx_add_copy(in, skb, payload, len, place)) {
+		kfree_skb(skb);
+		return PASTE_STAT_RX_DROP_NOMEM;
+	}
 	skb->protocol = eth_type_trans(skb, in->dev);
 	skb_record_rx_queue(skb, q->nic_queue);
 	rx_verify(skb, h, payload);

@@ -524,12 +524,16 @@ err_free:
 	return err;
 }
 
-/* The TCP socket of this fd, with a reference to its file; or ERR_PTR. */
-struct socket *paste_tap_lookup(int fd, struct paste_text *text)
+/* What attach and accept are told: the TCP socket of fd, with a reference to its file; or ERR_PTR. */
+struct socket *paste_tap_lookup(struct paste_queue *q, int fd, u32 quota, struct paste_text *text)
 {
 	struct socket *sock;
 	int err;
 
+	if (quota > q->rx.mask + 1)
+		return ERR_PTR(paste_fail(text, -EINVAL,
+					  "quota: %u is more than the ring's %u entries", quota,
+					  q->rx.mask + 1));
 	sock = sockfd_lookup(fd, &err);
 	if (!sock)
 		return ERR_PTR(paste_fail(text, err, "fd: %d is not a socket", fd));
@@ -538,14 +542,6 @@ struct socket *paste_tap_lookup(int fd, struct paste_text *text)
 		return sock;
 	sockfd_put(sock);
 	return ERR_PTR(paste_fail(text, -EPROTONOSUPPORT, "fd: not a TCP socket"));
-}
-
-int paste_tap_check_quota(struct paste_queue *q, u32 quota, struct paste_text *text)
-{
-	if (quota <= q->rx.mask + 1)
-		return 0;
-	return paste_fail(text, -EINVAL, "quota: %u is more than the ring's %u entries", quota,
-			  q->rx.mask + 1);
 }
 
 int paste_tap_attach(struct paste_queue *q, struct paste_ioc_attach *a, struct paste_text *text)
@@ -558,10 +554,7 @@ int paste_tap_attach(struct paste_queue *q, struct paste_ioc_attach *a, struct p
 		return paste_fail(text, -EOPNOTSUPP, "flags: unknown bits %#x", a->flags);
 	if (a->resv)
 		return paste_fail(text, -EINVAL, "resv: not zero");
-	err = paste_tap_check_quota(q, a->quota, text);
-	if (err)
-		return err;
-	sock = paste_tap_lookup(a->fd, text);
+	sock = paste_tap_lookup(q, a->fd, a->quota, text);
 	if (IS_ERR(sock))
 		return PTR_ERR(sock);
 	err = tap_attach_sock(q, sock, false, a->quota, &a->conn, text);

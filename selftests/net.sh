@@ -1101,6 +1101,7 @@ t_hooked_lost_frames() {
 	serve_hooked
 	echo_file_outside "$PASTE_ADDR"
 	stop
+	tc -s filter show dev "$nic" ingress | grep -q 'dropped [1-9]' || fail "nothing was lost"
 	[ "$copied" = 0 ] || fail "copied $copied"
 }
 

@@ -593,7 +593,7 @@ struct paste_ioc_sync {
 #define PASTE_STAT_RX_DROP_HEADER	5	/* dropped: not a plain IPv4/IPv6 TCP segment */
 #define PASTE_STAT_RX_DROP_PORT		6	/* dropped: a port that was not named */
 #define PASTE_STAT_RX_DROP_DESC		7	/* dropped: descriptor names no lent chunk */
-#define PASTE_STAT_RX_DROP_NOMEM	8	/* dropped: no memory for a packet header */
+#define PASTE_STAT_RX_DROP_NOMEM	8	/* dropped: no memory for a packet, or for the copy of its payload */
 #define PASTE_STAT_RX_DROP_OFFLOAD	9	/* dropped: rx-vlan-offload or LRO was switched on */
 /* chunks to the NIC */
 #define PASTE_STAT_NIC_LENT		10	/* chunks lent */
